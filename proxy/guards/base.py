@@ -1,0 +1,106 @@
+"""What a guard is, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from proxy.model import OfferedTool, PastCall, Principal, Request, ToolCall
+from proxy.tools import ToolSpec
+from proxy.verdicts import Verdict
+
+T = TypeVar("T")
+
+
+@dataclass
+class Situation:
+    """Everything that the calls of one turn have in common. Values are worked out once, when asked for."""
+
+    principal: Principal
+    request: Request
+    trace_id: str
+    conversation_id: str
+    time: str
+    """RFC 3339, UTC."""
+    batch: tuple[ToolCall, ...] = ()
+    """All calls of the turn: parallel calls are judged together."""
+    approval: Mapping[str, Any] | None = None
+    registry: Callable[[str], ToolSpec | None] = field(default=lambda name: None, repr=False)
+
+    @cached_property
+    def policy_input(self) -> dict[str, Any]:
+        """The part of the policies' input that is the same for every call of the turn."""
+        history = self.request.history
+        return {
+            "principal": {
+                "id": self.principal.id,
+                "roles": list(self.principal.roles),
+                "tenant": self.principal.tenant,
+                "claims": dict(self.principal.claims),
+            },
+            "conversation": {"id": self.conversation_id, "query": history.query, "turn": history.turn},
+            "model": self.request.model,
+            "protocol": self.request.protocol,
+            "batch": [call_input(call) for call in self.batch],
+            "history": {
+                "calls": [self._past(call) for call in history.calls],
+                "labels": sorted(self._labels(history.calls)),
+                "counts": _counts(history.calls),
+            },
+            "approval": self.approval,
+            "time": self.time,
+        }
+
+    def _past(self, call: PastCall) -> dict[str, Any]:
+        return {"id": call.id, "name": call.name, "arguments": call.arguments(), "turn": call.turn}
+
+    def _labels(self, calls: tuple[PastCall, ...]) -> set[str]:
+        """The labels of the tools whose results the conversation has already taken in."""
+        labels: set[str] = set()
+        for name in {call.name for call in calls if call.result is not None}:
+            if spec := self.registry(name):
+                labels.update(spec.labels)
+        return labels
+
+
+@dataclass
+class Context:
+    """What a guard is told beside the call: the turn's situation, the tool, and what was looked up."""
+
+    situation: Situation
+    spec: ToolSpec | None
+    """What the operator says of the tool."""
+    offered: OfferedTool | None
+    """What the application said of it in this request."""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    async def fact(self, name: str, look_up: Callable[[], Awaitable[T]]) -> T:
+        """Look something up so that the record keeps it and a replay needs nothing else."""
+        if name not in self.facts:
+            self.facts[name] = await look_up()
+        value: T = self.facts[name]
+        return value
+
+
+class Guard(Protocol):
+    """One reason why a call might not go through."""
+
+    name: ClassVar[str]
+
+    async def check(self, call: ToolCall, ctx: Context) -> Verdict:
+        """This guard's word on the call. To break is to deny: the pipeline sees to that."""
+        ...
+
+
+def call_input(call: ToolCall) -> dict[str, Any]:
+    """A call as policies see it; arguments that have no reading are null."""
+    return {"id": call.id, "name": call.name, "arguments": call.arguments}
+
+
+def _counts(calls: tuple[PastCall, ...]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for call in calls:
+        counts[call.name] = counts.get(call.name, 0) + 1
+    return counts

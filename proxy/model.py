@@ -1,0 +1,347 @@
+"""The neutral words: tool calls, results, turns; and the one strict JSON reading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NoReturn
+
+import orjson
+
+# RFC 7493 (I-JSON) 2.2: beyond this, JavaScript clients run another number than Python clients do.
+MAX_SAFE_INTEGER = 2**53 - 1
+
+CallKind = Literal["function", "custom"]
+
+
+class Fault(ValueError):
+    """The text has no reading that every client shares; the message says why, for the model to read."""
+
+
+def loads(text: bytes | str) -> Any:
+    """Read JSON in the one way that every client shares.
+
+    Duplicate keys, NaN and infinities, lone surrogates, trailing data and nesting beyond the parser's
+    depth raise ``Fault``. Integers of any size are kept exact.
+
+    Text that is already compact (as nearly all clients and models write it) is proven unambiguous by
+    writing it back; only other text pays for the slower parser.
+    """
+    try:
+        raw = text.encode() if isinstance(text, str) else text
+        value = orjson.loads(raw)
+        if orjson.dumps(value) == raw:
+            return value
+    except (ValueError, TypeError):
+        pass  # includes lone surrogates and integers beyond 64 bits: the slow reading words the fault
+    return _read_slowly(text)
+
+
+def _read_slowly(text: bytes | str) -> Any:
+    try:
+        decoded = text if isinstance(text, str) else text.decode()
+        value = json.loads(
+            decoded, object_pairs_hook=_unique, parse_constant=_not_a_number, parse_float=_finite
+        )
+        if "\\u" in decoded or not decoded.isascii():
+            json.dumps(value, ensure_ascii=False).encode()
+    except Fault:
+        raise
+    except UnicodeError:
+        raise Fault("text that is not valid Unicode (a lone surrogate or broken UTF-8)") from None
+    except RecursionError:
+        raise Fault("nested too deeply") from None
+    except ValueError as exc:
+        raise Fault(f"not valid JSON: {_position(exc)}") from None
+    return value
+
+
+def _position(exc: ValueError) -> str:
+    if isinstance(exc, json.JSONDecodeError):
+        return f"{exc.msg[0].lower()}{exc.msg[1:]} at character {exc.pos + 1}"
+    return "a number with too many digits"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise Fault(f"duplicate key {key!r}")
+            seen.add(key)
+    return value
+
+
+def _not_a_number(constant: str) -> NoReturn:
+    raise Fault(f"{constant} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise Fault(f"the number {text} is out of range")
+    return value
+
+
+def dumps(value: Any) -> bytes:
+    """Write compact JSON, keys in their order; integers of any size are kept exact."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def loads_frame(data: bytes) -> Any:
+    """Read one wire frame: as ``loads``, but a surrogate pair may be cut in two across frames.
+
+    Providers that cut text by UTF-16 units send one half of an emoji a frame, so a lone half is no
+    fault here; the call that is assembled from the frames is held to the strict reading.
+    """
+    try:
+        return orjson.loads(data)
+    except ValueError:
+        pass
+    try:
+        return json.loads(data, object_pairs_hook=_unique, parse_constant=_not_a_number)
+    except RecursionError:
+        raise Fault("nested too deeply") from None
+    except Fault:
+        raise
+    except ValueError:
+        raise Fault("not valid JSON") from None
+
+
+def has_duplicate_keys(data: bytes) -> bool:
+    """Whether some object of this JSON text, readable by ``loads_frame``, names a key twice."""
+    try:
+        json.loads(data, object_pairs_hook=_unique)
+    except Fault:
+        return True
+    return False
+
+
+def _unsafe_integer(value: Any) -> int | None:
+    if isinstance(value, int):
+        return value if abs(value) > MAX_SAFE_INTEGER else None
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            if (found := _unsafe_integer(item)) is not None:
+                return found
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call as the model wrote it.
+
+    ``arguments_json`` is exactly what will run; ``arguments`` its strict parse, or None with ``fault``
+    saying why there is none. A custom tool's free text is its ``arguments_json``, read as
+    ``{"input": text}``.
+    """
+
+    id: str
+    name: str
+    arguments_json: str
+    arguments: dict[str, Any] | None
+    fault: str | None = None
+    kind: CallKind = "function"
+
+    @classmethod
+    def parse(cls, id: str, name: str, arguments_json: str, kind: CallKind = "function") -> ToolCall:
+        """Read a call's arguments strictly; a call without any argument text has none: ``{}``."""
+        if kind == "custom":
+            return cls._parse_custom(id, name, arguments_json)
+        arguments_json = arguments_json or "{}"
+        try:
+            value = loads(arguments_json)
+        except Fault as exc:
+            return cls(id, name, arguments_json, None, f"The arguments are {_as_clause(str(exc))}.")
+        if not isinstance(value, dict):
+            return cls(id, name, arguments_json, None, "The arguments must be one JSON object.")
+        # Most arguments hold no digit run long enough to be unsafe: do not walk those.
+        if len(arguments_json) >= 16 and (unsafe := _unsafe_integer(value)) is not None:
+            fault = f"The integer {str(unsafe)[:40]} is beyond what every client reads alike (2^53 - 1)."
+            return cls(id, name, arguments_json, None, fault)
+        return cls(id, name, arguments_json, value)
+
+    @classmethod
+    def _parse_custom(cls, id: str, name: str, text: str) -> ToolCall:
+        try:
+            text.encode()
+        except UnicodeError:
+            return cls(id, name, text, None, "The input is not valid Unicode.", "custom")
+        return cls(id, name, text, {"input": text}, None, "custom")
+
+    def with_arguments(self, arguments: dict[str, Any]) -> ToolCall:
+        """The same call with other arguments, written compactly."""
+        return ToolCall(self.id, self.name, dumps(arguments).decode(), arguments, None, self.kind)
+
+
+def _as_clause(fault: str) -> str:
+    return fault if fault.startswith(("not ", "nested", "text")) else f"not readable: {fault}"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What the model is told a call came to."""
+
+    call_id: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the provider counts them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Upstream bytes that carry no call: they go on at once, as they are.
+
+    ``frames`` are the same bytes read, for an encoder that must write them again.
+    """
+
+    raw: bytes
+    text: str = ""
+    frames: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The upstream said in-band that it failed; nothing follows. ``raw`` is its own error frame."""
+
+    raw: bytes
+    message: str
+
+
+Event = Passage | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A call's place in its turn: which choice, and which of that choice's calls."""
+
+    choice: int
+    index: int
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One upstream answer, read to its clean end.
+
+    ``slots`` are its calls in the order the client would see them, ``wire`` the codec's own view of
+    what was held, out of which the encoder writes the rest of the answer.
+    """
+
+    id: str
+    model: str
+    slots: tuple[Slot, ...]
+    text: str
+    finish: str | None
+    usage: Usage | None
+    choices: int
+    wire: Any = field(repr=False, default=None)
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        return tuple(slot.call for slot in self.slots)
+
+
+@dataclass(frozen=True, slots=True)
+class PastCall:
+    """A call of an earlier turn, with the result that came back for it."""
+
+    id: str
+    name: str
+    arguments_json: str
+    result: str | None
+    turn: int
+    """The number of the user message that it was made for, from 1."""
+
+    def arguments(self) -> Any:
+        """The arguments as JSON, or their text where they are none."""
+        try:
+            return loads(self.arguments_json or "{}")
+        except Fault:
+            return self.arguments_json
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a request tells of the conversation so far."""
+
+    calls: tuple[PastCall, ...] = ()
+    query: str = ""
+    """The text of the last user message."""
+    turn: int = 0
+    """How many user messages there were."""
+    opening: str = ""
+    """The text of the first user message: with the principal, it names the conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedTool:
+    """A tool as the application offers it to the model."""
+
+    name: str
+    parameters: Any = None
+    """Its JSON Schema, or None where it takes free text or says nothing."""
+    description: str = ""
+    kind: str = "function"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A client's request: a view of ``body``, the wire object, beside ``raw``, the bytes that are sent."""
+
+    protocol: str
+    raw: bytes
+    body: dict[str, Any]
+    model: str
+    stream: bool
+    choices: int
+    reader: Any = field(repr=False, compare=False)
+    """The codec, which knows where tools and history stand in ``body``."""
+
+    @cached_property
+    def tools(self) -> Mapping[str, OfferedTool]:
+        """The tools that the application offers, by name."""
+        tools: Mapping[str, OfferedTool] = self.reader.offered_tools(self.body)
+        return tools
+
+    @cached_property
+    def history(self) -> History:
+        history: History = self.reader.history(self.body)
+        return history
+
+    @cached_property
+    def past_call_ids(self) -> Sequence[str]:
+        ids: Sequence[str] = self.reader.past_call_ids(self.body)
+        return ids
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. ``key`` separates what is kept for one principal from what is kept for another."""
+
+    id: str
+    roles: tuple[str, ...] = ()
+    tenant: str = ""
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = "anonymous"
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}:{len(self.tenant)}:{self.tenant}:{self.id}"

@@ -1,0 +1,178 @@
+"""The evidence: one record a call, one a client request. Logs, metrics and replay are read from these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+MASKED = "[masked]"
+
+# OpenTelemetry GenAI semantic conventions: the one place where their names stand.
+GEN_AI_REQUEST_MODEL = "gen_ai.request.model"
+GEN_AI_RESPONSE_MODEL = "gen_ai.response.model"
+GEN_AI_TOOL_NAME = "gen_ai.tool.name"
+GEN_AI_TOOL_CALL_ID = "gen_ai.tool.call.id"
+GEN_AI_INPUT_TOKENS = "gen_ai.usage.input_tokens"
+GEN_AI_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One guard's word in a decision's trail."""
+
+    guard: str
+    verdict: str
+    micros: int
+    """How long the guard took, in microseconds."""
+    reasons: tuple[str, ...] = ()
+    shadow: bool = False
+    """The guard was only watched: its verdict did not count."""
+
+    def fields(self) -> dict[str, Any]:
+        step: dict[str, Any] = {"guard": self.guard, "verdict": self.verdict, "micros": self.micros}
+        if self.reasons:
+            step["reasons"] = list(self.reasons)
+        if self.shadow:
+            step["shadow"] = True
+        return step
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """What was decided of one call, by whom, on which grounds. Made only by the pipeline."""
+
+    kind: ClassVar[str] = "decision"
+
+    decision_id: str
+    time: str
+    """RFC 3339, UTC."""
+    trace_id: str
+    conversation_id: str
+    principal: Mapping[str, Any]
+    protocol: str
+    model: str
+    tool: str
+    call_id: str
+    arguments_written: Any
+    """As the model wrote them (masked): the parsed object, or the text where it has no reading."""
+    arguments_forwarded: Any
+    """As the application gets them (masked); None where the call was not forwarded."""
+    verdict: str
+    effect: str
+    guard: str | None
+    """The guard whose verdict decided; None where none objected."""
+    reasons: tuple[str, ...]
+    trail: tuple[Step, ...]
+    policy_revision: str
+    config_digest: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Every value that a guard looked up, so that the decision can be replayed from the record alone."""
+
+    def fields(self) -> dict[str, Any]:
+        """The record as one flat JSON object."""
+        return {
+            "kind": self.kind,
+            "time": self.time,
+            "decision_id": self.decision_id,
+            "trace_id": self.trace_id,
+            "conversation_id": self.conversation_id,
+            "principal": self.principal,
+            "protocol": self.protocol,
+            GEN_AI_REQUEST_MODEL: self.model,
+            GEN_AI_TOOL_NAME: self.tool,
+            GEN_AI_TOOL_CALL_ID: self.call_id,
+            "arguments_written": self.arguments_written,
+            "arguments_forwarded": self.arguments_forwarded,
+            "verdict": self.verdict,
+            "effect": self.effect,
+            "guard": self.guard,
+            "reasons": self.reasons,
+            "trail": [step.fields() for step in self.trail],
+            "policy_revision": self.policy_revision,
+            "config_digest": self.config_digest,
+            "facts": self.facts,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeRecord:
+    """One client request, from its first byte to the last of its answer."""
+
+    kind: ClassVar[str] = "exchange"
+
+    time: str
+    trace_id: str
+    conversation_id: str
+    principal: Mapping[str, Any]
+    protocol: str
+    model: str
+    stream: bool
+    query: str | None
+    status: int
+    outcome: str
+    """``answered``, ``forwarded``, ``mixed``, ``finished``, ``refused``, ``upstream_error``, ``failed``
+    or ``cancelled``."""
+    rounds: int
+    """How often the provider was asked."""
+    calls: int
+    input_tokens: int | None
+    output_tokens: int | None
+    latency_s: Mapping[str, float]
+    """Seconds by component: ``total``, ``upstream`` (waiting for the provider), ``judging``,
+    ``first_byte``."""
+    decisions: Sequence[str] = ()
+    error: str | None = None
+    restored: int = 0
+    """Calls settled earlier that were put back into this request."""
+
+    def fields(self) -> dict[str, Any]:
+        """The record as one flat JSON object."""
+        return {
+            "kind": self.kind,
+            "time": self.time,
+            "trace_id": self.trace_id,
+            "conversation_id": self.conversation_id,
+            "principal": self.principal,
+            "protocol": self.protocol,
+            GEN_AI_REQUEST_MODEL: self.model,
+            "stream": self.stream,
+            "query": self.query,
+            "status": self.status,
+            "outcome": self.outcome,
+            "rounds": self.rounds,
+            "calls": self.calls,
+            GEN_AI_INPUT_TOKENS: self.input_tokens,
+            GEN_AI_OUTPUT_TOKENS: self.output_tokens,
+            "latency_s": self.latency_s,
+            "decisions": self.decisions,
+            "error": self.error,
+            "restored": self.restored,
+        }
+
+
+Record = DecisionRecord | ExchangeRecord
+
+
+def masked(value: Any, pointers: Sequence[str]) -> Any:
+    """A copy of ``value`` in which what the JSON pointers (RFC 6901) name is replaced.
+
+    A pointer that leads nowhere masks nothing; the empty pointer masks everything.
+    """
+    for pointer in pointers:
+        parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+        value = _mask(value, parts)
+    return value
+
+
+def _mask(value: Any, parts: list[str]) -> Any:
+    if not parts:
+        return MASKED
+    head, rest = parts[0], parts[1:]
+    if isinstance(value, dict) and head in value:
+        return value | {head: _mask(value[head], rest)}
+    if isinstance(value, list) and head.isascii() and head.isdigit() and int(head) < len(value):
+        copy = list(value)
+        copy[int(head)] = _mask(copy[int(head)], rest)
+        return copy
+    return value

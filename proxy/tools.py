@@ -1,0 +1,144 @@
+"""The tool registry: what the operator says of each tool, one YAML file a tool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+ToolEffect = Literal["read", "write", "destructive"]
+
+
+class CacheRule(BaseModel):
+    """How long, and for whom, an earlier result of a read-only tool may answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    ttl_s: float = Field(gt=0)
+    scope: Literal["principal", "tenant", "global"] = "principal"
+    tags: tuple[str, ...] = ()
+
+
+class ConfirmRule(BaseModel):
+    """How the question before a call is worded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    title: str = ""
+    show: tuple[str, ...] = ()
+
+
+class ToolSpec(BaseModel):
+    """One tool as the operator describes it (``schemas/tools/<name>.yaml``)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    description: str = ""
+    effect: ToolEffect = "write"
+    """``read`` changes nothing; ``destructive`` cannot be undone. What does not say is taken to write."""
+    parameters: dict[str, Any] | None = None
+    """JSON Schema 2020-12 of the arguments; without it, the application's own schema holds."""
+    labels: tuple[str, ...] = ()
+    examples: tuple[Any, ...] = ()
+    references: dict[str, str] = Field(default_factory=dict)
+    """Parameter -> path into the policy data that lists its known values."""
+    cache: CacheRule | None = None
+    invalidates: tuple[str, ...] = ()
+    limits: dict[str, Any] = Field(default_factory=dict)
+    confirm: ConfirmRule | None = None
+    status: str = ""
+
+    @field_validator("parameters")
+    @classmethod
+    def _an_object_schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and value.get("type", "object") != "object":
+            raise ValueError("a tool's parameters are one object: type must be 'object'")
+        return value
+
+    def as_policy_input(self) -> dict[str, Any]:
+        """What a policy sees of the tool."""
+        return {
+            "registered": True,
+            "name": self.name,
+            "effect": self.effect,
+            "labels": list(self.labels),
+            "references": dict(self.references),
+            "tags": list(self.cache.tags) if self.cache else [],
+        }
+
+
+class RegistryFault(ValueError):
+    """Files of the registry are wrong; ``faults`` names each with its file."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The tools that the operator knows, by name."""
+
+    specs: Mapping[str, ToolSpec] = field(default_factory=dict)
+
+    def get(self, name: str) -> ToolSpec | None:
+        """The operator's description of ``name``, if there is one."""
+        return self.specs.get(name)
+
+    @classmethod
+    def load(cls, paths: Iterable[Path]) -> Registry:
+        """Read every ``*.yaml`` below ``paths``; raises ``RegistryFault`` naming every fault at once."""
+        specs: dict[str, ToolSpec] = {}
+        origins: dict[str, Path] = {}
+        faults: list[str] = []
+        for file in _files(paths, faults):
+            try:
+                spec = _read(file)
+            except (OSError, ValueError) as exc:
+                faults.append(f"{file}: {_word(exc)}")
+                continue
+            if spec.name in specs:
+                faults.append(f"{file}: tool {spec.name!r} is already described in {origins[spec.name]}")
+                continue
+            specs[spec.name], origins[spec.name] = spec, file
+        if faults:
+            raise RegistryFault(faults)
+        return cls(specs)
+
+
+def _files(paths: Iterable[Path], faults: list[str]) -> list[Path]:
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            # Dot entries are a mounted ConfigMap's own bookkeeping (..data): the same files again.
+            visible = [p for p in path.rglob("*.y*ml") if not any(s.startswith(".") for s in _below(p, path))]
+            found.extend(sorted(visible))
+        elif path.is_file():
+            found.append(path)
+        else:
+            faults.append(f"{path}: no such file or directory")
+    return found
+
+
+def _below(path: Path, root: Path) -> tuple[str, ...]:
+    return path.relative_to(root).parts
+
+
+def _read(file: Path) -> ToolSpec:
+    with file.open(encoding="utf-8") as stream:
+        try:
+            content = yaml.safe_load(stream)
+        except yaml.YAMLError as exc:
+            raise ValueError(f"not valid YAML: {exc}") from None
+    if not isinstance(content, dict):
+        raise ValueError("a tool is one YAML mapping with at least a name")
+    return ToolSpec.model_validate(content)
+
+
+def _word(exc: Exception) -> str:
+    if isinstance(exc, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'tool'}: {e['msg']}" for e in exc.errors())
+    return str(exc)
