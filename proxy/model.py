@@ -115,10 +115,10 @@ def loads_frame(data: bytes) -> Any:
 
 
 def has_duplicate_keys(data: bytes) -> bool:
-    """Whether some object of this JSON text, readable by ``loads_frame``, names a key twice."""
+    """Whether some object of this JSON text names a key twice, or is too deep to be sure."""
     try:
         json.loads(data, object_pairs_hook=_unique)
-    except Fault:
+    except (Fault, RecursionError):
         return True
     return False
 

@@ -1,0 +1,94 @@
+"""Chat Completions (``/v1/chat/completions``), with its legacy ``functions``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from proxy.model import History, OfferedTool, Request, ToolResult, Turn, dumps
+from proxy.wire.chat import request as requests
+from proxy.wire.chat.decoder import ChatTurn, StreamDecoder, body_decoder
+from proxy.wire.chat.encoder import BodyEncoder, StreamEncoder, error_body
+from proxy.wire.codec import Caps, Decoder, Encoder, Settlement
+
+
+class ChatCodec:
+    """Reads and writes Chat Completions."""
+
+    protocol = "chat"
+    keepalive = b": keep-alive\n\n"
+
+    def read(self, raw: bytes) -> Request:
+        """Read a client's request; raises ``BadRequest``."""
+        body = requests.read_body(raw)
+        requests.check_shape(body)
+        return Request(
+            protocol=self.protocol,
+            raw=raw,
+            body=body,
+            model=body["model"],
+            stream=bool(body.get("stream")),
+            choices=body.get("n") or 1,
+            reader=self,
+        )
+
+    def offered_tools(self, body: Mapping[str, Any]) -> dict[str, OfferedTool]:
+        """The tools that the application offers, by name."""
+        return requests.offered_tools(body)
+
+    def history(self, body: Mapping[str, Any]) -> History:
+        """What the messages tell of the conversation so far."""
+        return requests.history(body)
+
+    def past_call_ids(self, body: Mapping[str, Any]) -> list[str]:
+        """The ids of the calls that the conversation holds."""
+        return requests.past_call_ids(body)
+
+    def decoder(self, stream: bool, caps: Caps) -> Decoder:
+        """A decoder for one answer."""
+        return StreamDecoder(caps) if stream else body_decoder(caps)
+
+    def encoder(self, stream: bool) -> Encoder:
+        """An encoder for the one answer that the client sees."""
+        return StreamEncoder() if stream else BodyEncoder()
+
+    def extend(self, request: Request, turn: Turn, results: Sequence[ToolResult], relax: bool) -> Request:
+        """Append the assistant turn as it was and a result for each of its calls."""
+        message = turn.wire.message()
+        messages = [*request.body["messages"], message, *requests.result_messages(message, results)]
+        relaxed = requests.relaxed_choice(request.body) if relax else {}
+        return requests.changed(request, messages=messages, **relaxed)
+
+    def forbid_tools(self, request: Request, notice: str) -> Request:
+        """Turn tools off but keep their definitions: the prompt's prefix, and so its cache, holds."""
+        off: dict[str, Any] = {}
+        if request.body.get("tools"):
+            off["tool_choice"] = "none"
+        if request.body.get("functions"):
+            off["function_call"] = "none"
+        messages = [*request.body["messages"], {"role": "system", "content": notice}]
+        return requests.changed(request, messages=messages, **off)
+
+    def settlement(
+        self, hidden: Sequence[tuple[Turn, Sequence[ToolResult]]], turn: Turn, settled: Sequence[ToolResult]
+    ) -> Settlement:
+        """Keep the hidden rounds as messages, the turn's calls as they were, and the results written."""
+        before: list[dict[str, Any]] = []
+        for earlier, results in hidden:
+            # The client's own message has the text of all rounds: here it would stand twice.
+            message = {**earlier.wire.message(), "content": None}
+            before += [message, *requests.result_messages(message, results)]
+        wire: ChatTurn = turn.wire
+        answers = {result.call_id: result.content for result in settled}
+        calls = [call.wire() for call in wire.wire_calls()]
+        forwarded = tuple(call["id"] for call in calls if call["id"] not in answers)
+        kept = dumps({"before": before, "calls": calls, "results": answers})
+        return Settlement(forwarded, kept)
+
+    def restore(self, request: Request, kept: Mapping[str, bytes]) -> Request:
+        """Put settled calls, their results and hidden rounds back into the messages."""
+        return requests.changed(request, messages=requests.restored(request.body["messages"], kept))
+
+    def error(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
+        """An error body in OpenAI's shape."""
+        return error_body(status, code, message, param)

@@ -1,0 +1,184 @@
+"""Reading and extending Chat Completions requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from proxy.model import Fault, History, OfferedTool, PastCall, Request, ToolResult, dumps, loads
+from proxy.wire.codec import BadRequest
+
+
+def read_body(raw: bytes) -> dict[str, Any]:
+    """The request's JSON object, read strictly; raises ``BadRequest``."""
+    try:
+        body = loads(raw)
+    except Fault as exc:
+        raise BadRequest(f"The request body could not be read: {exc}.") from None
+    if not isinstance(body, dict):
+        raise BadRequest("The request body must be a JSON object.")
+    return body
+
+
+def check_shape(body: Mapping[str, Any]) -> None:
+    """The types on which judging relies; everything else is the provider's to check."""
+    if not isinstance(body.get("model"), str) or not body["model"]:
+        raise BadRequest("You must name a model: model must be a non-empty string.", "model")
+    _list_of_objects(body, "messages", required=True)
+    for key in ("tools", "functions"):
+        _list_of_objects(body, key, required=False)
+    if not isinstance(body.get("stream", False), bool | None):
+        raise BadRequest("stream must be true or false.", "stream")
+    n = body.get("n", 1)
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 128):
+        raise BadRequest("n must be an integer from 1 to 128.", "n")
+    for position, message in enumerate(body["messages"]):
+        _check_message(message, f"messages[{position}]")
+
+
+def _list_of_objects(body: Mapping[str, Any], key: str, required: bool) -> None:
+    value = body.get(key)
+    if value is None and not required:
+        return
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise BadRequest(f"{key} must be an array of objects.", key)
+
+
+def _check_message(message: Mapping[str, Any], where: str) -> None:
+    calls = message.get("tool_calls")
+    if calls is None:
+        return
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise BadRequest(f"{where}.tool_calls must be an array of objects.", where)
+
+
+def offered_tools(body: Mapping[str, Any]) -> dict[str, OfferedTool]:
+    """The tools that the application offers, by name; the first of a name counts."""
+    tools: dict[str, OfferedTool] = {}
+    for wire in body.get("tools") or []:
+        kind = wire.get("type", "function")
+        inner = wire.get(kind) if kind in ("function", "custom") else None
+        if isinstance(inner, dict):
+            _offer(tools, inner, str(kind))
+    for wire in body.get("functions") or []:
+        _offer(tools, wire, "function")
+    return tools
+
+
+def _offer(tools: dict[str, OfferedTool], wire: Mapping[str, Any], kind: str) -> None:
+    if isinstance(name := wire.get("name"), str):
+        description = wire.get("description")
+        offered = OfferedTool(name, wire.get("parameters"), description if description else "", kind)
+        tools.setdefault(name, offered)
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content, which is text or a list of parts."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    parts = (part.get("text") for part in content if isinstance(part, dict))
+    return "\n".join(part for part in parts if isinstance(part, str))
+
+
+def history(body: Mapping[str, Any]) -> History:
+    """What the messages tell of the conversation so far."""
+    calls: list[PastCall] = []
+    results = _results(body)
+    query = opening = ""
+    turn = 0
+    for message in body["messages"]:
+        if message.get("role") == "user":
+            turn += 1
+            query = text_of(message.get("content"))
+            opening = opening or query
+        for id, name, arguments in _calls_of(message):
+            result = results.pop(id or f"function:{name}", None)
+            calls.append(PastCall(id, name, arguments, result, turn))
+    return History(tuple(calls), query, turn, opening)
+
+
+def _results(body: Mapping[str, Any]) -> dict[str, str]:
+    results: dict[str, str] = {}
+    for message in body["messages"]:
+        if message.get("role") == "tool":
+            results[str(message.get("tool_call_id"))] = text_of(message.get("content"))
+        elif message.get("role") == "function":
+            results[f"function:{message.get('name')}"] = text_of(message.get("content"))
+    return results
+
+
+def _calls_of(message: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for wire in message.get("tool_calls") or []:
+        body = wire.get("function") or wire.get("custom")
+        if isinstance(body, dict):
+            arguments = body.get("arguments", body.get("input"))
+            text = arguments if isinstance(arguments, str) else ""
+            yield str(wire.get("id") or ""), str(body.get("name") or ""), text
+    if isinstance(legacy := message.get("function_call"), dict):
+        yield "", str(legacy.get("name") or ""), str(legacy.get("arguments") or "")
+
+
+def past_call_ids(body: Mapping[str, Any]) -> list[str]:
+    """The ids of the calls that assistant messages hold."""
+    return [
+        id
+        for message in body["messages"]
+        for wire in message.get("tool_calls") or []
+        if isinstance(id := wire.get("id"), str) and id
+    ]
+
+
+def changed(request: Request, **keys: Any) -> Request:
+    """The request with other values for some of its keys; the order of the rest is kept."""
+    body = {**request.body, **keys}
+    return replace(request, body=body, raw=dumps(body))
+
+
+def result_messages(message: Mapping[str, Any], results: Sequence[ToolResult]) -> list[dict[str, Any]]:
+    """The tool results in the words that answer this assistant message."""
+    if legacy := message.get("function_call"):
+        return [{"role": "function", "name": legacy["name"], "content": r.content} for r in results]
+    return [{"role": "tool", "tool_call_id": r.call_id, "content": r.content} for r in results]
+
+
+def relaxed_choice(body: Mapping[str, Any]) -> dict[str, Any]:
+    """``tool_choice`` without the force to call: {} where it has none."""
+    relaxed: dict[str, Any] = {}
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        allowed = choice.get("allowed_tools")
+        if isinstance(allowed, dict):
+            relaxed["tool_choice"] = {**choice, "allowed_tools": {**allowed, "mode": "auto"}}
+    elif choice not in (None, "auto", "none"):
+        relaxed["tool_choice"] = "auto"
+    if isinstance(body.get("function_call"), dict):
+        relaxed["function_call"] = "auto"
+    return relaxed
+
+
+def restored(messages: Sequence[dict[str, Any]], kept: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """The messages with every settlement put back where it was made."""
+    out: list[dict[str, Any]] = []
+    for message in messages:
+        ids = [str(call.get("id")) for call in message.get("tool_calls") or []]
+        found = next((kept[id] for id in ids if id in kept), None)
+        out += [message] if found is None else _put_back(message, ids, loads(found))
+    return out
+
+
+def _put_back(message: dict[str, Any], ids: Sequence[str], kept: Mapping[str, Any]) -> list[dict[str, Any]]:
+    mine = dict(zip(ids, message["tool_calls"], strict=True))
+    settled = {id for id in kept["results"] if id not in mine}
+    ordered = [
+        mine.pop(call["id"], call) for call in kept["calls"] if call["id"] in mine or call["id"] in settled
+    ]
+    full = {**message, "tool_calls": [*ordered, *mine.values()]}
+    results = [
+        {"role": "tool", "tool_call_id": id, "content": content}
+        for id, content in kept["results"].items()
+        if id in settled
+    ]
+    return [*kept["before"], full, *results]

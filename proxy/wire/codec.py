@@ -1,0 +1,180 @@
+"""What every protocol's codec gives: reading answers and requests, and writing them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from proxy.model import Event, Passage, Request, ToolResult, Turn
+from proxy.wire.sse import SseDecoder
+
+
+class MalformedTurn(ValueError):
+    """The provider sent what has no safe reading. Nothing that is held may be released."""
+
+
+class IncompleteTurn(MalformedTurn):
+    """The answer was cut before its end. Nothing that is held may be released."""
+
+
+class BadRequest(ValueError):
+    """The client's request has no reading; ``param`` names the part at fault."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message, self.param = message, param
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How much of one answer may be held."""
+
+    max_event_bytes: int = 4 * 2**20
+    max_held_bytes: int = 8 * 2**20
+    max_response_bytes: int = 64 * 2**20
+    max_calls: int = 256
+    """Calls in one choice."""
+
+
+class Decoder(Protocol):
+    """Reads one answer. Fragments of calls never leave it before the answer's clean end."""
+
+    done: bool
+    """The protocol's own end was read: what follows is no part of the answer."""
+    holding: bool
+    """Something was read that waits for the end of the answer."""
+
+    def feed(self, chunk: bytes) -> Sequence[Event]:
+        """What these bytes complete; raises ``MalformedTurn``."""
+        ...
+
+    def close(self) -> tuple[Sequence[Event], Turn]:
+        """The last events and the turn; raises ``IncompleteTurn`` when the answer was cut."""
+        ...
+
+
+class Encoder(Protocol):
+    """Writes the one answer that the client sees, over all rounds behind it."""
+
+    def passage(self, passage: Passage) -> bytes:
+        """Bytes that carry no call, as the client should get them."""
+        ...
+
+    def settle(self, turn: Turn) -> bytes:
+        """Take in a turn that the client does not see; returns what of it is for the client all the same."""
+        ...
+
+    def release(self, turn: Turn, arguments: Sequence[str | None], notices: Mapping[int, str]) -> bytes:
+        """Write the end of the answer.
+
+        ``arguments`` has, for each of the turn's slots, the JSON that goes on, or None for a call that
+        does not; ``notices`` words for a choice that is left without any call.
+        """
+        ...
+
+    def finish(self, text: str) -> bytes:
+        """End the answer with the proxy's own words."""
+        ...
+
+    def error(self, status: int, code: str, message: str) -> bytes:
+        """An error after the answer has begun."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What the proxy did inside one turn of which the client sees the rest."""
+
+    forwarded: tuple[str, ...]
+    """Ids of the calls that the client runs."""
+    kept: bytes
+    """What ``restore`` needs, in the codec's own words."""
+
+
+class Codec(Protocol):
+    """One protocol."""
+
+    protocol: str
+    keepalive: bytes
+    """Bytes that every client of the protocol skips."""
+
+    def read(self, raw: bytes) -> Request:
+        """Read a client's request; raises ``BadRequest``."""
+        ...
+
+    def decoder(self, stream: bool, caps: Caps) -> Decoder: ...
+
+    def encoder(self, stream: bool) -> Encoder: ...
+
+    def extend(self, request: Request, turn: Turn, results: Sequence[ToolResult], relax: bool) -> Request:
+        """The request asked again: the turn as it was, and a result for every one of its calls.
+
+        ``relax`` lifts a ``tool_choice`` that forces a call.
+        """
+        ...
+
+    def forbid_tools(self, request: Request, notice: str) -> Request:
+        """The request with tools turned off: the model has to answer."""
+        ...
+
+    def settlement(
+        self, hidden: Sequence[tuple[Turn, Sequence[ToolResult]]], turn: Turn, settled: Sequence[ToolResult]
+    ) -> Settlement:
+        """What to keep of a mixed turn, and of the rounds hidden before it."""
+        ...
+
+    def restore(self, request: Request, kept: Mapping[str, bytes]) -> Request:
+        """Put calls that the proxy settled back beside the ones that the client ran.
+
+        ``kept`` has the settlements by the id of a call that was forwarded from them.
+        """
+        ...
+
+    def error(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
+        """An error body in the protocol's own shape."""
+        ...
+
+
+class BodyReader:
+    """Collects a whole body up to a cap. A body is a stream of one chunk."""
+
+    holding = True
+
+    def __init__(self, caps: Caps, read: Callable[[bytes], Turn]) -> None:
+        self._caps, self._read = caps, read
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self.done = False
+
+    def feed(self, chunk: bytes) -> Sequence[Event]:
+        self._size += len(chunk)
+        if self._size > self._caps.max_response_bytes:
+            raise MalformedTurn("the answer is larger than limits.max_response_bytes")
+        self._chunks.append(chunk)
+        return ()
+
+    def close(self) -> tuple[Sequence[Event], Turn]:
+        return (), self._read(b"".join(self._chunks))
+
+
+def sse(caps: Caps) -> SseDecoder:
+    return SseDecoder(caps.max_event_bytes)
+
+
+def as_dict(value: Any, what: str) -> dict[str, Any]:
+    """``value`` as an object, None as an empty one; raises ``MalformedTurn`` for anything else."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise MalformedTurn(f"{what} is not an object")
+    return value
+
+
+def as_list(value: Any, what: str) -> list[Any]:
+    """``value`` as a list, None as an empty one; raises ``MalformedTurn`` for anything else."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise MalformedTurn(f"{what} is not a list")
+    return value

@@ -1,0 +1,120 @@
+"""Server-sent events, incrementally and byte for byte (WHATWG HTML, section 9.2)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# Atomic groups: a CRLF must never be read as two line ends.
+_LINE_END = rb"(?>\r\n|\n|\r)"
+_BLANK_LINE = re.compile(_LINE_END + _LINE_END)
+_SPLIT = re.compile(_LINE_END)
+_BOM = b"\xef\xbb\xbf"
+
+
+class EventTooLarge(ValueError):
+    """One event is larger than the cap; it was not read to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One event: the bytes it stood in, its data (None: it has none, as a comment), its event name."""
+
+    raw: bytes
+    data: bytes | None
+    event: bytes = b""
+
+
+class SseDecoder:
+    """Cut a byte stream into events. However the bytes arrive, the frames are the same.
+
+    Joining the frames' ``raw`` gives the stream back. Raises ``EventTooLarge``.
+    """
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self._max_event_bytes = max_event_bytes
+        self._rest = bytearray()
+        self._scanned = 0
+        self._has_cr = False
+        self._first = True
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """The events that these bytes complete."""
+        self._has_cr = self._has_cr or b"\r" in chunk
+        rest = self._rest
+        buffer: bytes | bytearray = chunk
+        if rest:
+            rest += chunk
+            buffer = rest
+        frames: list[Frame] = []
+        find_end = _end_with_cr if self._has_cr else _end
+        start = 0
+        end = find_end(buffer, self._scanned)
+        while end >= 0:
+            frames.append(self._frame(bytes(buffer[start:end])))
+            start = end
+            end = find_end(buffer, start)
+        self._keep(buffer, start)
+        return frames
+
+    def _keep(self, buffer: bytes | bytearray, start: int) -> None:
+        if buffer is self._rest:
+            del self._rest[:start]
+        else:
+            self._rest += buffer[start:]
+        # A blank line may begin in the last three bytes already seen: "\r\n\r" + "\n".
+        self._scanned = max(len(self._rest) - 3, 0)
+        if len(self._rest) > self._max_event_bytes:
+            raise EventTooLarge
+
+    def close(self) -> list[Frame]:
+        """What is left when the stream ends: an event without its blank line, which some clients read."""
+        rest = bytes(self._rest)
+        self._rest.clear()
+        return [self._frame(rest)] if rest else []
+
+    def _frame(self, raw: bytes) -> Frame:
+        if len(raw) > self._max_event_bytes:
+            raise EventTooLarge
+        if raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.count(b"\n") == 2 and b"\r" not in raw:
+            self._first = False
+            return Frame(raw, raw[6:-2])
+        text = raw.removeprefix(_BOM) if self._first else raw
+        self._first = False
+        return _read_lines(raw, text)
+
+
+def _end(buffer: bytes | bytearray, search: int) -> int:
+    found = buffer.find(b"\n\n", search)
+    return found + 2 if found >= 0 else -1
+
+
+def _end_with_cr(buffer: bytes | bytearray, search: int) -> int:
+    match = _BLANK_LINE.search(buffer, _line_start(buffer, search))
+    if match is None:
+        return -1
+    end = match.end()
+    # A carriage return at the very end may be half of a CRLF: the next bytes tell.
+    if end == len(buffer) and buffer.endswith(b"\r"):
+        return -1
+    return end
+
+
+def _line_start(buffer: bytes | bytearray, search: int) -> int:
+    """Do not begin between the halves of a CRLF: the LF would count as a line end of its own."""
+    if 0 < search < len(buffer) and buffer[search] == 0x0A and buffer[search - 1] == 0x0D:
+        return search - 1
+    return search
+
+
+def _read_lines(raw: bytes, text: bytes) -> Frame:
+    data: list[bytes] = []
+    event = b""
+    for line in _SPLIT.split(text):
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            data.append(value)
+        elif name == b"event":
+            event = value
+    return Frame(raw, b"\n".join(data) if data else None, event)
