@@ -1,0 +1,193 @@
+"""Runs the guards over one call and makes its record: the only place that fails closed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any, Literal
+
+from proxy.guards.base import Context, Guard, Situation
+from proxy.model import Principal, ToolCall, ToolResult, dumps
+from proxy.ports import Sink, Unavailable
+from proxy.record import DecisionRecord, Step, masked
+from proxy.verdicts import Allow, Answer, Confirm, Deny, Effect, Reask, Refusal, Repair, Verdict
+
+log = logging.getLogger("callgate.pipeline")
+
+Capture = Literal["full", "digest", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A guard and how its word counts."""
+
+    guard: Guard
+    mode: Literal["enforce", "shadow"] = "enforce"
+    on_error: Literal["deny", "allow"] = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What becomes of one call."""
+
+    call: ToolCall
+    """The call as it may be forwarded."""
+    verdict: Verdict
+    decision_id: str
+
+    @property
+    def effect(self) -> Effect:
+        return self.verdict.effect
+
+    def result(self) -> ToolResult:
+        """What the model is told where the call does not run."""
+        if isinstance(self.verdict, (Refusal, Answer)):
+            return ToolResult(self.call.id, self.verdict.content())
+        raise TypeError(f"a call with the verdict {self.verdict.name} has no result")
+
+
+class Pipeline:
+    """Every call goes through here, once, and leaves one record."""
+
+    def __init__(
+        self,
+        guards: Sequence[Watched],
+        sink: Sink,
+        *,
+        policy_revision: Callable[[], str],
+        config_digest: str,
+        capture: Capture = "full",
+        on_audit_failure: Literal["deny", "allow"] = "deny",
+    ) -> None:
+        self._guards = tuple(guards)
+        self._sink = sink
+        self._policy_revision = policy_revision
+        self._config_digest = config_digest
+        self._capture = capture
+        self._on_audit_failure = on_audit_failure
+
+    async def judge(self, call: ToolCall, situation: Situation) -> Ruling:
+        """Ask the guards in their order; the first verdict that is neither Allow nor Repair decides."""
+        ctx = Context(situation, situation.registry(call.name), situation.request.tools.get(call.name))
+        current = call
+        trail: list[Step] = []
+        mask: tuple[str, ...] = ()
+        outcome: Verdict = Allow()
+        by: str | None = None
+        for watched in self._guards:
+            verdict, step = await _ask(watched, current, ctx)
+            trail.append(step)
+            mask += verdict.mask
+            if step.shadow:
+                continue
+            if verdict.decisive:
+                outcome, by = verdict, step.guard
+                break
+            if isinstance(verdict, Repair):
+                outcome, by = verdict, step.guard
+                current = current.with_arguments(verdict.arguments)
+        outcome, by = _sound(current, outcome, by)
+        return self._record(call, Ruling(current, outcome, secrets.token_hex(8)), ctx, by, trail, mask)
+
+    def refuse(self, call: ToolCall, situation: Situation, verdict: Refusal, by: str) -> Ruling:
+        """Record a call that is dropped without asking the guards."""
+        ctx = Context(situation, situation.registry(call.name), situation.request.tools.get(call.name))
+        trail = [Step(by, verdict.name, 0, verdict.reasons)]
+        return self._record(call, Ruling(call, verdict, secrets.token_hex(8)), ctx, by, trail, ())
+
+    def _record(
+        self,
+        call: ToolCall,
+        ruling: Ruling,
+        ctx: Context,
+        by: str | None,
+        trail: list[Step],
+        mask: tuple[str, ...],
+    ) -> Ruling:
+        situation, verdict = ctx.situation, ruling.verdict
+        forwarded = verdict.effect is Effect.FORWARD
+        record = DecisionRecord(
+            decision_id=ruling.decision_id,
+            time=situation.time,
+            trace_id=situation.trace_id,
+            conversation_id=situation.conversation_id,
+            principal=principal_fields(situation.principal),
+            protocol=situation.request.protocol,
+            model=situation.request.model,
+            tool=call.name,
+            call_id=call.id,
+            arguments_written=self._captured(call, mask),
+            arguments_forwarded=self._captured(ruling.call, mask) if forwarded else None,
+            verdict=verdict.name,
+            effect=verdict.effect.value,
+            guard=by,
+            reasons=verdict.reasons,
+            trail=tuple(trail),
+            policy_revision=self._policy_revision(),
+            config_digest=self._config_digest,
+            facts=ctx.facts,
+        )
+        try:
+            self._sink.write(record)
+        except Unavailable as exc:
+            log.error("the decision on %s could not be recorded: %s", call.name, exc)
+            if self._on_audit_failure == "deny" and not isinstance(verdict, Refusal):
+                reason = "The audit log is unavailable, so no call can be allowed now."
+                return Ruling(call, Deny(reasons=(reason,), retryable=True), ruling.decision_id)
+        return ruling
+
+    def _captured(self, call: ToolCall, mask: tuple[str, ...]) -> Any:
+        if self._capture == "off":
+            return None
+        # What has no reading cannot be masked by pointers: then all of it is.
+        unread = masked(call.arguments_json, ("",)) if mask else call.arguments_json
+        value = unread if call.arguments is None else masked(call.arguments, mask)
+        if self._capture == "digest":
+            return {"sha256": hashlib.sha256(dumps(value)).hexdigest()}
+        return value
+
+
+async def _ask(watched: Watched, call: ToolCall, ctx: Context) -> tuple[Verdict, Step]:
+    guard = watched.guard
+    begun = perf_counter_ns()
+    try:
+        verdict = await guard.check(call, ctx)
+    except Unavailable as exc:
+        log.error("guard %r could not decide on %s: %s", guard.name, call.name, exc)
+        verdict = _broken(watched)
+    except Exception:
+        # The one place: a guard that breaks must not open the door. The operator gets the cause.
+        log.exception("guard %r failed on %s", guard.name, call.name)
+        verdict = _broken(watched)
+    micros = (perf_counter_ns() - begun) // 1000
+    return verdict, Step(guard.name, verdict.name, micros, verdict.reasons, watched.mode == "shadow")
+
+
+def _broken(watched: Watched) -> Verdict:
+    if watched.on_error == "allow":
+        return Allow(reasons=(f"guard {watched.guard.name} failed; on_error is allow",))
+    return Deny(reasons=(f"The {watched.guard.name} guard is not available, so the call is denied.",))
+
+
+def _sound(call: ToolCall, verdict: Verdict, by: str | None) -> tuple[Verdict, str | None]:
+    """Whatever the guards and their modes: what has no single reading is never forwarded."""
+    if call.fault is not None and verdict.effect is Effect.FORWARD:
+        return Reask(reasons=(call.fault,)), "wire"
+    if isinstance(verdict, Confirm):
+        reasons = (*verdict.reasons, "A person would have to confirm it, and nobody can be asked here.")
+        return Deny(reasons=reasons, mask=verdict.mask), by
+    return verdict, by
+
+
+def principal_fields(principal: Principal) -> dict[str, Any]:
+    """The principal as records show it."""
+    return {
+        "id": principal.id,
+        "roles": list(principal.roles),
+        "tenant": principal.tenant,
+        "kind": principal.kind,
+    }
