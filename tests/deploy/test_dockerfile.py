@@ -10,11 +10,14 @@ import sys
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
 from pathlib import Path
 from threading import Thread
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from proxy import __version__
 
@@ -140,9 +143,20 @@ def _stanzas(lock: Path) -> dict[str, str]:
     return {requirement: hashes for requirement, hashes in found}
 
 
+def _needed_by(distribution: str, found: set[str]) -> set[str]:
+    """The names of ``distribution`` and of all that it needs here, itself included."""
+    found.add(canonicalize_name(distribution))
+    for text in metadata.requires(distribution) or ():
+        requirement = Requirement(text)
+        wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if wanted and canonicalize_name(requirement.name) not in found:
+            _needed_by(requirement.name, found)
+    return found
+
+
 def test_the_wheel_is_built_with_what_the_development_lock_names() -> None:
     build, dev = _stanzas(DEPLOY / "requirements-build.lock"), _stanzas(ROOT / "requirements-dev.lock")
-    assert any(requirement.startswith("hatchling==") for requirement in build)
+    assert {requirement.partition("==")[0] for requirement in build} == _needed_by("hatchling", set())
     assert all("--hash=sha256:" in hashes for hashes in build.values())
     assert build.items() <= dev.items(), "copy the changed stanzas from requirements-dev.lock"
 
