@@ -1,0 +1,244 @@
+"""Settings of what stands inside: policies, tools, guards, approvals, store, audit, limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from proxy.config.values import (
+    Bytes,
+    Name,
+    OrSecret,
+    Port,
+    SecretRef,
+    Section,
+    split_url,
+)
+
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+
+
+class Listen(Section):
+    """Where clients connect."""
+
+    host: Name = "127.0.0.1"
+    """Address to listen on. Off loopback, `identity` has to be written down."""
+    port: Port = 8787
+    """Port to listen on; 0 lets the system choose."""
+
+
+class Admin(Section):
+    """Where operators and probes connect: health, metrics, the admin API and pages."""
+
+    host: Name = "127.0.0.1"
+    """Address to listen on. Who reaches it can approve calls: keep it from clients."""
+    port: Port = 8788
+    """Port to listen on; 0 lets the system choose."""
+
+
+class Opa(Section):
+    """The OPA server."""
+
+    url: str = "http://127.0.0.1:8181"
+    """Where it is."""
+    token: SecretRef | None = None
+    """Bearer token that it asks for: `{env: NAME}` or `{file: PATH}`."""
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """Seconds to wait for one answer of the server."""
+
+    @field_validator("url")
+    @classmethod
+    def _a_server(cls, url: str) -> str:
+        split_url(url, ("https", "http"))
+        return url.rstrip("/")
+
+
+class Policies(Section):
+    """Where decisions come from."""
+
+    engine: Literal["embedded", "opa"] = "embedded"
+    """`embedded` evaluates Rego inside Callgate; `opa` asks an OPA server."""
+    paths: tuple[Path, ...] = ()
+    """Folders and files of Rego policies and their data. Empty: the starter policies."""
+    opa: Opa = Opa()
+    """The OPA server, with `engine: opa`."""
+
+
+class Tools(Section):
+    """The tool registry."""
+
+    paths: tuple[Path, ...] = ()
+    """Folders and files of tool descriptions, one YAML file a tool. Empty: no tool is registered."""
+    unregistered: Literal["allow", "validate", "deny"] = "validate"
+    """Calls of other tools: `deny`, `allow`, or `validate` against the application's own schema."""
+
+
+class GuardSettings(Section):
+    """What every guard takes."""
+
+    mode: Literal["enforce", "shadow"] = "enforce"
+    """`shadow` records the guard's verdict and does not act on it."""
+    on_error: Literal["deny", "allow"] = "deny"
+    """What becomes of a call when the guard itself fails."""
+
+
+class LoopGuard(GuardSettings):
+    """Bounds on calls for one user query."""
+
+    max_calls: Annotated[int, Field(ge=1, le=10_000)] = 25
+    """Calls for one user query."""
+    max_identical: Annotated[int, Field(ge=1, le=10_000)] = 3
+    """Calls of one tool with the same arguments."""
+    max_similar: Annotated[int, Field(ge=1, le=10_000)] = 5
+    """Calls of one tool with nearly the same arguments."""
+
+
+class SchemaGuard(GuardSettings):
+    """How arguments are held to their JSON Schema."""
+
+    coerce: bool = True
+    """Whether `"5"` becomes `5` where the schema leaves no doubt."""
+    unknown_parameters: Literal["refuse", "allow"] = "refuse"
+    """A parameter that the schema does not name, where the schema does not say whether it may be there."""
+
+
+class PolicyGuard(GuardSettings):
+    """How the policies are asked."""
+
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """Seconds for one decision."""
+
+
+class LimitsGuard(GuardSettings):
+    """What one principal may use. A limit that is not written is none."""
+
+    per_minute: Count | None = None
+    """Calls a minute."""
+    per_hour: Count | None = None
+    """Calls an hour."""
+    per_day: Count | None = None
+    """Calls a day."""
+    tokens_per_day: Annotated[int, Field(ge=1, le=10**15)] | None = None
+    """Tokens of the model, in and out, a day."""
+    usd_per_day: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    """US dollars a day, by the provider's list price."""
+
+
+class CacheGuard(GuardSettings):
+    """Results of read-only tools that answer again. The tool's description says which, and how long."""
+
+    max_entries: Annotated[int, Field(ge=0, le=10_000_000)] = 10_000
+    """Results to keep; 0 keeps none."""
+    on_error: Literal["deny", "allow"] = "allow"
+    """What becomes of a call when the cache itself fails; `allow` goes on as after a miss."""
+
+
+class Guards(Section):
+    """The guards, in the order in which they judge a call."""
+
+    loop: LoopGuard = LoopGuard()
+    """Stops calls that go in circles."""
+    schema_: SchemaGuard = Field(default=SchemaGuard(), alias="schema")
+    """Holds arguments to the tool's JSON Schema."""
+    policy: PolicyGuard = PolicyGuard()
+    """Asks the policies."""
+    limits: LimitsGuard = LimitsGuard()
+    """Bounds what one principal uses."""
+    cache: CacheGuard = CacheGuard()
+    """Answers from earlier results."""
+
+
+class Approvals(Section):
+    """How a person approves a call."""
+
+    accept: tuple[Literal["code", "yes"], ...] = ("code", "yes")
+    """What approves in the chat: the ticket's `code`, a bare `yes`. Empty: the admin API only."""
+    ttl_s: Annotated[float, Field(ge=10, le=86_400)] = 900.0
+    """Seconds after which a question lapses."""
+    wait_s: Annotated[float, Field(ge=0, le=3_600)] = 0.0
+    """Seconds for which the answer is held open for an approval through the admin API."""
+
+    @model_validator(mode="after")
+    def _not_longer_than_the_ticket(self) -> Approvals:
+        if self.wait_s > self.ttl_s:
+            raise ValueError("wait_s is longer than ttl_s: the ticket would lapse first (lower wait_s)")
+        return self
+
+
+class MemoryStore(Section):
+    """Shared state in the process itself."""
+
+    kind: Literal["memory"] = "memory"
+    """Keep state in this process: for one worker, and lost when it ends."""
+    max_entries: Annotated[int, Field(ge=100, le=100_000_000)] = 100_000
+    """Entries to keep."""
+    max_bytes: Annotated[int, Field(ge=2**20, le=2**40)] = 256 * 2**20
+    """Bytes to keep."""
+
+
+class RedisStore(Section):
+    """Shared state in Redis or Valkey."""
+
+    kind: Literal["redis"] = "redis"
+    """Keep state in Redis or Valkey: for many workers and replicas."""
+    url: OrSecret = "redis://127.0.0.1:6379/0"
+    """Where it is (`redis://`, `rediss://`). With a password: `{env: NAME}` or `{file: PATH}`."""
+    prefix: Name = "callgate:"
+    """What every key begins with."""
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """Seconds to wait for one answer."""
+
+    @field_validator("url")
+    @classmethod
+    def _a_server(cls, url: str | SecretRef) -> str | SecretRef:
+        if isinstance(url, str) and "password=" in split_url(url, ("rediss", "redis")).query:
+            raise ValueError("holds a password (keep the whole URL as {env: NAME} or {file: PATH})")
+        return url
+
+
+Store = Annotated[MemoryStore | RedisStore, Field(discriminator="kind")]
+
+
+class JsonlSink(Section):
+    """A log of JSON Lines."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    """Write JSON Lines, each bound to the one before it by a hash."""
+    path: Path = Path("audit")
+    """Folder of the log's segments."""
+
+
+class Audit(Section):
+    """The evidence."""
+
+    sinks: tuple[JsonlSink, ...] = (JsonlSink(),)
+    """Where records go. Empty: nowhere but the metrics."""
+    capture: Literal["full", "digest", "off"] = "full"
+    """How much of queries, arguments and results a record holds."""
+    on_failure: Literal["deny", "allow"] = "deny"
+    """What becomes of a call whose record cannot be kept."""
+    max_queue: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    """Records that may wait to be written."""
+
+
+class Limits(Section):
+    """What one request may cost Callgate."""
+
+    max_request_bytes: Bytes = 20 * 2**20
+    """Bytes of a client's request."""
+    max_response_bytes: Bytes = 64 * 2**20
+    """Bytes of a provider's answer that is not streamed."""
+    max_rounds: Annotated[int, Field(ge=0, le=20)] = 3
+    """How often the model is asked again within one request."""
+    max_held_bytes: Bytes = 8 * 2**20
+    """Bytes of tool calls held until their turn is complete."""
+    max_event_bytes: Bytes = 4 * 2**20
+    """Bytes of one event of a stream."""
+    settled_ttl_s: Annotated[float, Field(ge=60, le=30 * 86_400)] = 86_400.0
+    """Seconds for which settled calls are kept, so that later requests can carry them."""
+    keepalive_s: Annotated[float, Field(ge=0.1, le=300)] = 5.0
+    """Seconds of silence after which a stream gets a keep-alive."""
+    drain_s: Annotated[float, Field(ge=0, le=3_600)] = 30.0
+    """Seconds that open requests have to end when Callgate stops."""
