@@ -1,0 +1,43 @@
+# METADATA
+# title: The decision on one call
+# description: >-
+#   Every file of this package may add reasons to the sets deny, reask and confirm. One reason to deny
+#   denies; then one to ask again asks again; then one to confirm asks a person; and only then is a call
+#   allowed that some role grants.
+package callgate.call
+
+default decision := {"effect": "deny", "reasons": ["no policy allows this call"], "obligations": {}}
+
+decision := answer("deny", deny) if {
+	count(deny) > 0
+} else := answer("reask", reask) if {
+	count(reask) > 0
+} else := answer("confirm", confirm) if {
+	count(confirm) > 0
+	not approved
+} else := answer("allow", set()) if {
+	granted
+}
+
+answer(effect, reasons) := {
+	"effect": effect,
+	"reasons": sort(reasons),
+	"obligations": obligations,
+}
+
+obligations["mask"] := data.callgate.mask[input.call.name]
+
+# What a rule would need and does not find must not open the door.
+deny contains "what is known of the call is incomplete" if not complete
+
+complete if {
+	input.principal.roles
+	input.batch
+	input.history.calls
+	input.history.labels
+	input.tool.labels
+	input.tool.references
+	input.tool.name == input.call.name
+}
+
+deny contains "the arguments of the call cannot be read" if not is_object(input.call.arguments)

@@ -1,0 +1,76 @@
+package callgate.call
+
+# METADATA
+# description: >-
+#   Parameter -> the values that exist, for each parameter of the tool that refers to a list of them
+#   (as "reference.services", which is data.reference.services).
+known[parameter] := values if {
+	some parameter, path in input.tool.references
+	startswith(path, "reference.")
+	values := object.get(data.reference, split(trim_prefix(path, "reference."), "."), null)
+	values != null
+}
+
+# A list that is not there must not mean that everything exists.
+deny contains reason if {
+	some parameter, path in input.tool.references
+	not known[parameter]
+	reason := sprintf("the values that %s may have are not known to the policies", [parameter])
+}
+
+reask contains reason if {
+	some parameter, values in known
+	some value in named(input.call.arguments[parameter])
+	not exists(values, value)
+	reason := sprintf("%s '%s' does not exist%s", [parameter, shown(value), hint(parameter, values, value)])
+}
+
+named(value) := value if is_array(value)
+
+named(value) := [value] if not is_array(value)
+
+exists(values, value) if {
+	is_array(values)
+	value in values
+}
+
+exists(values, value) if {
+	is_object(values)
+	_ = values[value]
+}
+
+default hint(_, _, _) := ""
+
+hint(parameter, values, value) := sprintf(": did you mean '%s'?", [concat("' or '", near)]) if {
+	input.tool.references[parameter] in data.callgate.suggest_from
+	near := array.slice(nearest(candidates(values), value), 0, 3)
+	count(near) > 0
+}
+
+candidates(values) := values if is_array(values)
+
+candidates(values) := object.keys(values) if is_object(values)
+
+# The same but for case and separators; else one within the other; else the same first three letters.
+nearest(values, value) := sort(same) if {
+	same := {v | some v in values; plain(v) == plain(value)}
+	count(same) > 0
+} else := sort(within) if {
+	within := {v | some v in values; overlap(plain(v), plain(value))}
+	count(within) > 0
+} else := sort({v |
+	some v in values
+	startswith(plain(v), substring(plain(value), 0, 3))
+})
+
+plain(value) := replace(replace(replace(lower(value), "-", ""), "_", ""), " ", "")
+
+overlap(a, b) if {
+	count(b) > 2
+	contains(a, b)
+}
+
+overlap(a, b) if {
+	count(a) > 2
+	contains(b, a)
+}
