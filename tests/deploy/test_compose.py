@@ -58,8 +58,9 @@ def test_what_it_mounts_exists_and_only_a_volume_is_writable(name: str) -> None:
             assert target == "/var/lib/callgate"
 
 
-def test_it_builds_the_image_from_the_repository() -> None:
-    build = SERVICES["callgate"]["build"]
+@pytest.mark.parametrize("name", SERVICES)
+def test_it_builds_the_image_from_the_repository(name: str) -> None:
+    build = SERVICES[name]["build"]
     assert (DEPLOY / build["context"] / build["dockerfile"]).resolve() == DEPLOY / "Dockerfile"
 
 

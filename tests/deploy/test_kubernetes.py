@@ -159,6 +159,7 @@ def test_callgate_is_confined(variant: Variant) -> None:
     assert security["capabilities"] == {"drop": ["ALL"]}
     assert security["seccompProfile"] == {"type": "RuntimeDefault"}
     assert variant.pod["automountServiceAccountToken"] is False
+    assert variant.pod["enableServiceLinks"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"} & set(variant.pod)
 
 
