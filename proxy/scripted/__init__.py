@@ -1,6 +1,7 @@
 """A provider that plays scripts: for the demo, for tests, and for trying out one's own set-up."""
 
 from proxy.scripted.expect import Expect
+from proxy.scripted.received import ReceivedRequest
 from proxy.scripted.script import (
     Script,
     ScriptedCall,
@@ -10,7 +11,7 @@ from proxy.scripted.script import (
     ScriptError,
     load_scripts,
 )
-from proxy.scripted.server import ReceivedRequest, ScriptedProvider
+from proxy.scripted.server import ScriptedProvider
 
 __all__ = [
     "Expect",

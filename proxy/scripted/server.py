@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from aiohttp import web
@@ -18,6 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 from proxy.model import Fault, dumps, loads
 from proxy.scripted import chat
 from proxy.scripted.dialect import BadRequest, Dialect, Shape
+from proxy.scripted.received import ReceivedRequest, Tally
 from proxy.scripted.reply import Reply, compose, plain_reply
 from proxy.scripted.script import Played, Script, ScriptError
 
@@ -26,42 +26,6 @@ DIALECTS: dict[str, Dialect] = {chat.PATH: chat}
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
 _CACHED_REPLIES = 512
 _SHUTDOWN_TIMEOUT_S = 0.5
-
-
-@dataclass(frozen=True)
-class ReceivedRequest:
-    """One request as it arrived; ``raw`` is its body, with any content encoding undone."""
-
-    method: str
-    path: str
-    """With its query string."""
-    headers: Mapping[str, str]
-    raw: bytes
-
-    @cached_property
-    def body(self) -> Any:
-        """The body's JSON, read strictly, or None where it is none."""
-        try:
-            return loads(self.raw)
-        except Fault:
-            return None
-
-
-class _Tally:
-    """A count that can be waited for."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._changed = asyncio.Event()
-
-    def add(self) -> None:
-        self.count += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def reach(self, count: int) -> None:
-        while self.count < count:
-            await self._changed.wait()
 
 
 class ScriptedProvider:
@@ -85,7 +49,7 @@ class ScriptedProvider:
         """Forget every request: counts and ``order: arrival`` begin anew."""
         self._requests.clear()
         self._arrivals: Counter[str] = Counter()
-        self._received, self._disconnected = _Tally(), _Tally()
+        self._received, self._disconnected = Tally(), Tally()
 
     @property
     def url(self) -> str:
