@@ -1,0 +1,274 @@
+"""The composition root: settings in, a running Callgate out. The guards' order stands here, once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from proxy import __version__
+from proxy.config import ConfigFault, Settings
+from proxy.config.identities import Anonymous, ApiKeys, Header, Jwt, Passthrough, Recogniser
+from proxy.config.sections import GuardSettings
+from proxy.config.upstreams import Upstream as UpstreamSettings
+from proxy.config.values import SecretRef
+from proxy.engines.policyset import PolicyFault, PolicySet
+from proxy.engines.regorus import RegorusEngine
+from proxy.exchange import Core
+from proxy.guards.base import Guard
+from proxy.guards.policy import PolicyGuard
+from proxy.guards.schema import SchemaGuard
+from proxy.http import identity as identities
+from proxy.http.admin import admin_app
+from proxy.http.downstream import Proxy
+from proxy.http.identity import Identity, IdentityFault
+from proxy.http.upstream import Endpoint, HttpUpstream
+from proxy.pipeline import Pipeline, Watched
+from proxy.sinks import Tee
+from proxy.sinks.jsonl import JsonlSink
+from proxy.sinks.metrics import MetricsSink
+from proxy.stores.memory import MemoryStore
+from proxy.tools import Registry, RegistryFault
+from proxy.wire.chat import ChatCodec
+from proxy.wire.codec import Caps
+
+log = logging.getLogger("callgate")
+
+CODECS = {codec.protocol: codec for codec in (ChatCodec(),)}
+
+
+def guards(settings: Settings, engine: RegorusEngine) -> tuple[Watched, ...]:
+    """The guards in the order in which they judge a call."""
+    schema, policy = settings.guards.schema_, settings.guards.policy
+    return (
+        # Policy must judge arguments that parse and fit their schema.
+        _watched(
+            SchemaGuard(
+                unregistered=settings.tools.unregistered,
+                coerce=schema.coerce,
+                unknown_parameters=schema.unknown_parameters,
+            ),
+            schema,
+        ),
+        # Who may do this, here, now.
+        _watched(PolicyGuard(engine), policy),
+    )
+
+
+def _watched(guard: Guard, settings: GuardSettings) -> Watched:
+    return Watched(guard, settings.mode, settings.on_error)
+
+
+@dataclass
+class App:
+    """Everything that runs, and in which order it starts and stops."""
+
+    settings: Settings
+    proxy: Proxy
+    upstream: HttpUpstream
+    logs: Sequence[JsonlSink]
+    metrics: CollectorRegistry
+    stopping: bool = False
+    url: str = ""
+    """Where clients connect, once started: the SDKs' base_url."""
+    admin_url: str = ""
+
+    async def start(self) -> None:
+        """Open the log, then the pool, then the doors."""
+        for sink in self.logs:
+            sink.start()
+        await self.upstream.start()
+        settings = self.settings
+        self._runner = web.ServerRunner(
+            self.proxy.server(), shutdown_timeout=settings.limits.drain_s or 0.001
+        )
+        self._admin = web.AppRunner(admin_app(self.metrics, self.faults), access_log=None)
+        host, port = await _listen(self._admin, settings.admin.host, settings.admin.port)
+        self.admin_url = f"http://{_bracketed(host)}:{port}"
+        host, port = await _listen(self._runner, settings.listen.host, settings.listen.port)
+        self.url = f"http://{_bracketed(host)}:{port}/v1"
+
+    async def stop(self) -> None:
+        """Take no more requests, let those that run end, and close the log after the last record."""
+        self.stopping = True
+        await self._runner.cleanup()
+        await self._admin.cleanup()
+        await self.upstream.close()
+        for sink in self.logs:
+            await asyncio.to_thread(sink.close)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await self.start()
+        log.info("Callgate %s serves at %s (admin: %s)", __version__, self.url, self.admin_url)
+        await stop.wait()
+        log.info("stopping: open requests have %g s to end", self.settings.limits.drain_s)
+        await self.stop()
+
+    def faults(self) -> list[str]:
+        """What keeps Callgate from serving."""
+        wrong = ["audit log: records cannot be written" for sink in self.logs if not sink.healthy]
+        return ["stopping", *wrong] if self.stopping else wrong
+
+
+async def _listen(runner: web.BaseRunner, host: str, port: int) -> tuple[str, int]:
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as exc:
+        await runner.cleanup()
+        raise ConfigFault([f"{host}:{port} cannot be listened on: {exc.strerror or exc}"]) from None
+    address = runner.addresses[0]
+    return str(address[0]), int(address[1])
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def build(settings: Settings, environ: Mapping[str, str] | None = None) -> App:
+    """Put Callgate together; raises ``ConfigFault`` with every fault of settings, policies and tools."""
+    environ = os.environ if environ is None else environ
+    faults: list[str] = _not_yet(settings)
+    engine = registry = who = None
+    endpoints: list[Endpoint] = []
+    with _collecting(faults):
+        engine = RegorusEngine(load_policies(settings))
+    with _collecting(faults):
+        registry = Registry.load(settings.tools.paths)
+    with _collecting(faults):
+        who = Identity([_recogniser(way) for way in settings.identity])
+    for upstream in settings.upstreams:
+        with _collecting(faults):
+            endpoints.append(_endpoint(upstream, environ))
+    if faults or engine is None or registry is None or who is None:
+        raise ConfigFault(faults)
+    return _assemble(settings, engine, registry, who, endpoints)
+
+
+def _assemble(
+    settings: Settings,
+    engine: RegorusEngine,
+    registry: Registry,
+    who: Identity,
+    endpoints: Sequence[Endpoint],
+) -> App:
+    metrics = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=metrics)
+    logs = [JsonlSink(sink.path, max_queue=settings.audit.max_queue) for sink in settings.audit.sinks]
+    sink = Tee(*logs, MetricsSink(metrics))
+    limits = settings.limits
+    core = Core(
+        upstream=(upstream := HttpUpstream(endpoints)),
+        pipeline=Pipeline(
+            guards(settings, engine),
+            sink,
+            policy_revision=lambda: engine.revision,
+            config_digest=settings.digest,
+            capture=settings.audit.capture,
+            on_audit_failure=settings.audit.on_failure,
+        ),
+        store=MemoryStore(),
+        sink=sink,
+        registry=lambda: registry,
+        caps=Caps(limits.max_event_bytes, limits.max_held_bytes, limits.max_response_bytes),
+        max_rounds=limits.max_rounds,
+        settled_ttl_s=limits.settled_ttl_s,
+        capture=settings.audit.capture,
+    )
+    proxy = Proxy(
+        core,
+        upstream,
+        who,
+        CODECS,
+        max_request_bytes=limits.max_request_bytes,
+        keepalive_s=limits.keepalive_s,
+    )
+    return App(settings, proxy, upstream, logs, metrics)
+
+
+@contextlib.contextmanager
+def _collecting(faults: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except (ConfigFault, PolicyFault, RegistryFault, IdentityFault) as exc:
+        faults.extend(exc.faults)
+
+
+def _not_yet(settings: Settings) -> list[str]:
+    """What the settings' contract has and this version does not: refused, never ignored."""
+    faults = []
+    if settings.policies.engine == "opa":
+        faults.append("policies.engine: opa is not served by this version yet (use embedded)")
+    if settings.store.kind == "redis":
+        faults.append("store.kind: redis is not served by this version yet (use memory)")
+    if settings.guards.limits.model_fields_set - {"mode", "on_error"}:
+        faults.append("guards.limits: limits are not kept by this version yet (leave them out)")
+    return faults
+
+
+def packaged(name: str) -> Path:
+    """A folder of defaults: beside the code in a checkout, inside the package where it is installed."""
+    inside = Path(str(files("proxy"))) / "_defaults" / name
+    return inside if inside.is_dir() else Path(__file__).parent.parent / name
+
+
+def load_policies(settings: Settings) -> PolicySet:
+    """The policies and data that the settings name; the starter policies where they name none."""
+    return PolicySet.load(settings.policies.paths or (packaged("policies"),))
+
+
+def _recogniser(way: Recogniser) -> identities.Recogniser:
+    match way:
+        case ApiKeys():
+            return identities.ApiKeys(way.path)
+        case Header():
+            return identities.TrustedHeaders(way.id, way.roles, way.tenant, way.trusted)
+        case Passthrough():
+            return identities.Passthrough()
+        case Anonymous():
+            return identities.Anonymous(way.roles, way.tenant)
+        case Jwt():
+            identities.jwt()
+
+
+def _endpoint(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Endpoint:
+    return Endpoint(
+        name=upstream.name,
+        base_url=upstream.versioned,
+        models=upstream.models,
+        key=None if upstream.auth == "passthrough" else upstream.auth.resolve(environ),
+        headers={name: _resolved(value, environ) for name, value in upstream.headers.items()},
+        connect_timeout_s=upstream.connect_timeout_s,
+        first_byte_timeout_s=upstream.first_byte_timeout_s,
+        idle_timeout_s=upstream.idle_timeout_s,
+        tls=_tls(upstream),
+    )
+
+
+def _resolved(value: str | SecretRef, environ: Mapping[str, str]) -> str:
+    return value if isinstance(value, str) else value.resolve(environ)
+
+
+def _tls(upstream: UpstreamSettings) -> ssl.SSLContext | bool:
+    if upstream.ca_file is None:
+        return upstream.tls_verify
+    try:
+        return ssl.create_default_context(cafile=str(upstream.ca_file))
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigFault([f"upstreams.{upstream.name}.ca_file: {upstream.ca_file}: {exc}"]) from None

@@ -1,0 +1,123 @@
+"""Every route through which a call could reach a client, and what is done about it: one table."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import unquote
+
+
+class Disposition(StrEnum):
+    """What happens to a request on a route."""
+
+    JUDGED = "judged"
+    """Every call in the answer is judged."""
+    PASSED = "passed"
+    """The route carries no calls; bytes go both ways."""
+    REFUSED = "refused"
+    """Calls could walk past here, or nothing is known of the route."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One route: its methods, its path below ``/v1``, and what is done."""
+
+    methods: frozenset[str]
+    path: str
+    disposition: Disposition
+    protocol: str = ""
+    """The codec that judges it."""
+    why: str = ""
+    """For a refusal: what to tell the client."""
+
+
+def _judged(path: str, protocol: str) -> Door:
+    return Door(frozenset({"POST"}), path, Disposition.JUDGED, protocol)
+
+
+def _passed(path: str, *methods: str) -> Door:
+    return Door(frozenset(methods), path, Disposition.PASSED)
+
+
+def _refused(path: str, why: str) -> Door:
+    return Door(frozenset(), path, Disposition.REFUSED, why=why)
+
+
+_NOT_YET = "tool calls on this route cannot be judged yet, so it is closed"
+_STORED = "stored answers may hold calls that were refused, and reading them back is not judged yet"
+
+# A path segment in braces stands for any one segment; a trailing "/*" for everything below.
+DOORS: tuple[Door, ...] = (
+    _judged("/chat/completions", "chat"),
+    # Carry no calls.
+    _passed("/models", "GET"),
+    _passed("/models/*", "GET", "DELETE"),
+    _passed("/embeddings", "POST"),
+    _passed("/completions", "POST"),
+    _passed("/moderations", "POST"),
+    _passed("/audio/speech", "POST"),
+    _passed("/audio/transcriptions", "POST"),
+    _passed("/audio/translations", "POST"),
+    _passed("/images/generations", "POST"),
+    _passed("/images/edits", "POST"),
+    _passed("/images/variations", "POST"),
+    # Carry calls that nobody would judge.
+    _refused("/chat/completions/*", _STORED),
+    _refused("/responses", _NOT_YET),
+    _refused("/responses/*", _NOT_YET),
+    _refused("/conversations", _STORED),
+    _refused("/conversations/*", _STORED),
+    _refused("/messages", _NOT_YET),
+    _refused("/messages/*", _NOT_YET),
+    _refused("/batches", "the answers of a batch are files that nobody judges"),
+    _refused("/batches/*", "the answers of a batch are files that nobody judges"),
+    _refused("/files", "the answers of a batch are read as files, and nobody judges them there"),
+    _refused("/files/*", "the answers of a batch are read as files, and nobody judges them there"),
+    _refused("/realtime", _NOT_YET),
+    _refused("/realtime/*", "its sessions lead around Callgate"),
+    _refused("/assistants", _NOT_YET),
+    _refused("/assistants/*", _NOT_YET),
+    _refused("/threads", _NOT_YET),
+    _refused("/threads/*", _NOT_YET),
+)
+
+_UNKNOWN = Door(frozenset(), "", Disposition.REFUSED, why="Callgate does not know this route")
+
+
+class DoorTable:
+    """Finds the door of a request."""
+
+    def __init__(self, doors: tuple[Door, ...] = DOORS) -> None:
+        self._exact = {door.path: door for door in doors if not door.path.endswith("/*")}
+        self._below = {door.path[:-2]: door for door in doors if door.path.endswith("/*")}
+
+    def find(self, path: str) -> tuple[Door, str]:
+        """The door of a request's path, and the path below ``/v1`` under which the provider knows it.
+
+        Doubled slashes, a trailing slash and percent-encoding name the same route as without; what is
+        still odd after that is an unknown route.
+        """
+        if path.startswith("/v1") and (door := self._exact.get(path[3:])):
+            return door, door.path
+        plain = _plain(path)
+        if plain is None:
+            return _UNKNOWN, path
+        if door := self._exact.get(plain):
+            return door, plain
+        parts = plain.split("/")
+        for depth in range(len(parts) - 1, 1, -1):
+            if door := self._below.get("/".join(parts[:depth])):
+                return door, plain
+        return _UNKNOWN, plain
+
+
+_ODD = re.compile(r"[^A-Za-z0-9/._~:@+,=-]")
+
+
+def _plain(path: str) -> str | None:
+    """The one spelling of a path, below ``/v1``; None for a path with two readings."""
+    decoded = re.sub("/+", "/", unquote(path)).rstrip("/")
+    if _ODD.search(decoded) or any(part in (".", "..") for part in decoded.split("/")):
+        return None
+    return decoded.removeprefix("/v1") if decoded == "/v1" or decoded.startswith("/v1/") else decoded

@@ -1,0 +1,263 @@
+"""The server that clients see: aiohttp around the exchange, with nothing of its own to decide."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from proxy.exchange import Core, Exchange, Incoming
+from proxy.http.doors import Disposition, Door, DoorTable
+from proxy.http.headers import TRACE_ID, for_upstream
+from proxy.http.identity import Identity, Recognised, Unidentified
+from proxy.http.tasks import spawn
+from proxy.http.upstream import HttpUpstream
+from proxy.model import Fault, loads
+from proxy.ports import Headers, UpstreamFailed
+from proxy.wire.codec import Codec
+
+log = logging.getLogger("callgate.http")
+
+SERVER = "callgate"
+
+
+class Client:
+    """The client of one exchange, as the exchange sees it."""
+
+    def __init__(self, request: web.BaseRequest, trace_id: str, keepalive_s: float) -> None:
+        self.holding = False
+        self.response: web.StreamResponse | None = None
+        self._request, self._trace_id, self._keepalive_s = request, trace_id, keepalive_s
+        self._keepalive = b""
+        self._sent_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    async def begin(self, status: int, headers: Headers, keepalive: bytes | None) -> None:
+        """Send the head of a stream, or keep that of a body until the body is there."""
+        if keepalive is None:
+            self.response = web.Response(status=status, headers=_head(headers, self._trace_id))
+            return
+        self.response = web.StreamResponse(status=status, headers=_head(headers, self._trace_id))
+        self._keepalive = keepalive
+        await self.response.prepare(self._request)
+        self._sent_at = self._loop.time()
+        self._timer = self._loop.call_later(self._keepalive_s, self._look)
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes of the stream, waiting while the client reads slowly; or the whole body."""
+        response = self.response
+        assert response is not None, "begin() comes first"
+        if isinstance(response, web.Response):
+            response.body = data
+            return
+        self._sent_at = self._loop.time()
+        await response.write(data)
+
+    def _look(self) -> None:
+        """Keep the client's stream alive while nothing can be sent; a silent provider is not hidden."""
+        due = self._sent_at + self._keepalive_s - self._loop.time()
+        if due <= 0:
+            if self.holding:
+                spawn(self._say_alive())
+            due = self._keepalive_s
+        self._timer = self._loop.call_later(due, self._look)
+
+    async def _say_alive(self) -> None:
+        # When the client is gone, the handler is being cancelled for the same reason.
+        with contextlib.suppress(ConnectionError):
+            await self.send(self._keepalive)
+
+    def close(self) -> None:
+        """No keep-alive is sent any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class Proxy:
+    """Answers every request that a client sends: through its door, for its principal."""
+
+    def __init__(
+        self,
+        core: Core,
+        upstream: HttpUpstream,
+        identity: Identity,
+        codecs: Mapping[str, Codec],
+        *,
+        max_request_bytes: int,
+        keepalive_s: float,
+        doors: DoorTable | None = None,
+    ) -> None:
+        self._core, self._upstream, self._identity = core, upstream, identity
+        self._codecs = codecs
+        self._max_request_bytes = max_request_bytes
+        self._keepalive_s = keepalive_s
+        self._doors = doors or DoorTable()
+
+    def server(self) -> web.Server:
+        """The aiohttp server; a client that goes away cancels what is done for it."""
+        return _Server(
+            self.handle,
+            request_factory=self._request,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=75.0,
+            lingering_time=1.0,
+        )
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: Any,
+        protocol: RequestHandler,
+        writer: Any,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        size = self._max_request_bytes
+        loop = asyncio.get_running_loop()
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=size)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One request, to the end of its answer."""
+        trace_id = secrets.token_hex(16)
+        door, path = self._doors.find(request.path)
+        codec = self._codecs.get(door.protocol) or self._codecs["chat"]
+        try:
+            recognised = self._identity.identify(request.headers, _peer(request))
+            if refusal := _refused(door, request, codec, trace_id):
+                return refusal
+            if query := request.query_string:
+                path = f"{path}?{query}"
+            headers = for_upstream(request.headers, recognised.consumed)
+            if door.disposition is Disposition.PASSED:
+                return await self._pass(request, path, headers, trace_id)
+            return await self._judge(request, codec, path, headers, recognised, trace_id)
+        except Unidentified as exc:
+            return _error(codec, exc.status, "unidentified", str(exc), trace_id)
+        except web.HTTPRequestEntityTooLarge:
+            message = (
+                f"The request is larger than {self._max_request_bytes} bytes (limits.max_request_bytes)."
+            )
+            return _error(codec, 413, "request_too_large", message, trace_id)
+        except UpstreamFailed as exc:
+            return _error(codec, exc.status, exc.code, exc.message, trace_id)
+
+    async def _judge(
+        self,
+        request: web.BaseRequest,
+        codec: Codec,
+        path: str,
+        headers: Headers,
+        recognised: Recognised,
+        trace_id: str,
+    ) -> web.StreamResponse:
+        raw = await request.read()
+        client = Client(request, trace_id, self._keepalive_s)
+        incoming = Incoming(raw, path, headers, recognised.principal, trace_id)
+        try:
+            await Exchange(self._core, codec, incoming, client).run()
+        finally:
+            client.close()
+        if client.response is None:
+            raise ConnectionResetError("the client went away before an answer began")
+        return client.response
+
+    async def _pass(
+        self, request: web.BaseRequest, path: str, headers: Headers, trace_id: str
+    ) -> web.StreamResponse:
+        """Carry a request that holds no calls, and its answer, as they are."""
+        body, model = await self._passed_body(request)
+        async with self._upstream.send(request.method, path, headers, body, model) as reply:
+            response = web.StreamResponse(status=reply.status, headers=_head(reply.headers, trace_id))
+            await response.prepare(request)
+            try:
+                async for chunk in reply.chunks():
+                    await response.write(chunk)
+            except UpstreamFailed as exc:
+                # The answer has begun: the only honest end is none.
+                log.warning("a passed answer was cut off: %s", exc.message)
+                if request.transport is not None:
+                    request.transport.abort()
+            return response
+
+    async def _passed_body(self, request: web.BaseRequest) -> tuple[Any, str | None]:
+        """The body, and the model that it names where it is JSON and small enough to read."""
+        if not request.can_read_body:
+            return None, None
+        length = request.content_length
+        if request.content_type != "application/json" or length is None or length > self._max_request_bytes:
+            return request.content, None
+        raw = await request.read()
+        try:
+            body = loads(raw)
+        except Fault:
+            return raw, None
+        model = body.get("model") if isinstance(body, dict) else None
+        return raw, model if isinstance(model, str) else None
+
+
+def _refused(door: Door, request: web.BaseRequest, codec: Codec, trace_id: str) -> web.Response | None:
+    if door.disposition is Disposition.REFUSED:
+        message = f"{request.method} {request.path[:200]} is refused: {door.why}."
+        return _error(codec, 404, "route_refused", message, trace_id)
+    if request.method not in door.methods:
+        allowed = ", ".join(sorted(door.methods))
+        message = f"{request.method} is not allowed on {request.path[:200]}; use {allowed}."
+        response = _error(codec, 405, "method_not_allowed", message, trace_id)
+        response.headers["Allow"] = allowed
+        return response
+    return None
+
+
+def _error(codec: Codec, status: int, code: str, message: str, trace_id: str) -> web.Response:
+    headers = _head((("content-type", "application/json"),), trace_id)
+    return web.Response(status=status, body=codec.error(status, code, message), headers=headers)
+
+
+def _head(headers: Headers, trace_id: str) -> CIMultiDict[str]:
+    head = CIMultiDict(headers)
+    head[TRACE_ID] = trace_id
+    head.setdefault("Server", SERVER)
+    return head
+
+
+def _peer(request: web.BaseRequest) -> str | None:
+    transport = request.transport
+    peer = transport.get_extra_info("peername") if transport is not None else None
+    return str(peer[0]) if isinstance(peer, tuple) else None
+
+
+class _Handler(RequestHandler):
+    """What is no HTTP at all is answered in the shape that clients of the API read."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if status >= 500:
+            log.error("a request could not be handled", exc_info=exc)
+        self.force_close()
+        word = "The request is not valid HTTP." if status < 500 else "Callgate could not handle this request."
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        error = {
+            "message": word,
+            "type": kind,
+            "param": None,
+            "code": "bad_http" if status < 500 else "internal_error",
+        }
+        headers: CIMultiDictProxy[str] | CIMultiDict[str] = _head((), secrets.token_hex(16))
+        return web.json_response({"error": error}, status=status, headers=headers)
+
+
+class _Server(web.Server):
+    def __call__(self) -> RequestHandler:
+        return _Handler(self, loop=self._loop, **self._kwargs)
