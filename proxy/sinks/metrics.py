@@ -1,0 +1,159 @@
+"""Metrics: a fold over the records, in the Prometheus formats. docs/metrics.md says what each one means."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from proxy.model import MAX_SAFE_INTEGER
+from proxy.record import DecisionRecord, ExchangeRecord, Record
+
+OTHER = "other"
+"""The label value of every name that may not have one of its own."""
+
+_MAX_NAME_CHARS = 128
+_GUARD_SECONDS = (10e-6, 30e-6, 100e-6, 300e-6, 1e-3, 3e-3, 10e-3, 30e-3, 0.1, 0.3, 1.0, 3.0)
+_EXCHANGE_SECONDS = (1e-3, 5e-3, 10e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_ROUNDS = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0)
+
+
+class _Names(dict[str, str]):
+    """Name -> label value. Models and clients invent names: only so many get a value of their own."""
+
+    def __init__(self, known: Iterable[str], limit: int) -> None:
+        super().__init__((name, name) for name in known)
+        self._limit = len(self) + limit
+
+    def __missing__(self, name: str) -> str:
+        # Printable: a lone surrogate could not be written, and would take the whole exposition with it.
+        if len(self) >= self._limit or not 0 < len(name) <= _MAX_NAME_CHARS or not name.isprintable():
+            return OTHER
+        self[name] = name
+        return name
+
+
+class _Counts(dict[tuple[str, ...], int]):
+    def __init__(self, name: str, documentation: str, labels: Sequence[str] = ()) -> None:
+        super().__init__()
+        self._name, self._documentation, self._labels = name, documentation, labels
+
+    def __missing__(self, labels: tuple[str, ...]) -> int:
+        return 0
+
+    def family(self) -> Metric:
+        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
+        for labels, count in self.copy().items():
+            family.add_metric(labels, count)
+        return family
+
+
+class _Histogram(dict[tuple[str, ...], list[float]]):
+    """Label values -> how many fell into each bucket, and last their sum."""
+
+    def __init__(
+        self, name: str, documentation: str, bounds: Sequence[float], labels: Sequence[str] = ()
+    ) -> None:
+        super().__init__()
+        self._name, self._documentation, self._labels = name, documentation, labels
+        self._bounds = bounds
+
+    def __missing__(self, labels: tuple[str, ...]) -> list[float]:
+        cells = self[labels] = [0] * (len(self._bounds) + 1) + [0.0]
+        return cells
+
+    def observe(self, labels: tuple[str, ...], value: float) -> None:
+        cells = self[labels]
+        cells[bisect_left(self._bounds, value)] += 1
+        cells[-1] += value
+
+    def family(self) -> Metric:
+        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
+        names = [*map(floatToGoString, self._bounds), "+Inf"]
+        for labels, cells in self.copy().items():
+            family.add_metric(labels, list(zip(names, accumulate(cells[:-1]), strict=True)), cells[-1])
+        return family
+
+
+class MetricsSink(Collector):
+    """A ``Sink`` that counts records and gives the counts to ``registry``; for one writing thread.
+
+    ``tools`` and ``models`` always have label values of their own; of other names, which models and
+    clients may invent, the first ``max_names`` of each do, and the rest share ``other``.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        tools: Iterable[str] = (),
+        models: Iterable[str] = (),
+        max_names: int = 500,
+    ) -> None:
+        self._tools, self._models = _Names(tools, max_names), _Names(models, max_names)
+        self._decisions = _Counts(
+            "callgate_decisions", "Tool calls judged.", ("tool", "verdict", "effect", "guard")
+        )
+        self._verdicts = _Counts(
+            "callgate_guard_verdicts", "What each guard said.", ("guard", "verdict", "mode")
+        )
+        self._guard_seconds = _Histogram(
+            "callgate_guard_seconds", "Time a guard took over one call.", _GUARD_SECONDS, ("guard",)
+        )
+        self._exchanges = _Counts("callgate_exchanges", "Client requests.", ("protocol", "outcome"))
+        self._rounds = _Histogram(
+            "callgate_exchange_rounds", "How often the provider was asked for one client request.", _ROUNDS
+        )
+        self._seconds = _Histogram(
+            "callgate_exchange_seconds", "Time of one client request.", _EXCHANGE_SECONDS, ("component",)
+        )
+        self._tokens = _Counts("callgate_tokens", "Tokens, as providers count them.", ("model", "direction"))
+        self._restored = _Counts("callgate_restored_calls", "Calls settled earlier and put back.")
+        registry.register(self)
+
+    def describe(self) -> Iterator[Metric]:
+        """The metrics, for the registry to see that no name is taken twice."""
+        return self.collect()
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they stand."""
+        yield self._decisions.family()
+        yield self._verdicts.family()
+        yield self._guard_seconds.family()
+        yield self._exchanges.family()
+        yield self._rounds.family()
+        yield self._seconds.family()
+        yield self._tokens.family()
+        yield self._restored.family()
+
+    def write(self, record: Record) -> None:
+        """Count a record."""
+        if isinstance(record, DecisionRecord):
+            self._count_decision(record)
+        else:
+            self._count_exchange(record)
+
+    def _count_decision(self, record: DecisionRecord) -> None:
+        self._decisions[self._tools[record.tool], record.verdict, record.effect, record.guard or "none"] += 1
+        for step in record.trail:
+            self._verdicts[step.guard, step.verdict, "shadow" if step.shadow else "enforce"] += 1
+            self._guard_seconds.observe((step.guard,), step.micros / 1e6)
+
+    def _count_exchange(self, record: ExchangeRecord) -> None:
+        self._exchanges[record.protocol, record.outcome] += 1
+        self._rounds.observe((), record.rounds)
+        for component, seconds in record.latency_s.items():
+            self._seconds.observe((component,), seconds)
+        self._count_tokens(record.model, "input", record.input_tokens)
+        self._count_tokens(record.model, "output", record.output_tokens)
+        if record.restored:
+            self._restored[()] += record.restored
+
+    def _count_tokens(self, model: str, direction: str, tokens: int | None) -> None:
+        # The provider says how many: a number that no counter can hold is not counted.
+        if tokens and 0 < tokens <= MAX_SAFE_INTEGER:
+            self._tokens[self._models[model], direction] += tokens

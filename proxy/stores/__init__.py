@@ -1,0 +1,1 @@
+"""Where the proxy keeps, for a while, what a request cannot say by itself."""
