@@ -86,8 +86,8 @@ class Header(Section):
         names = [name for name in (self.id, self.roles, self.tenant) if name]
         if len(set(names)) != len(names):
             raise ValueError("id, roles and tenant are read from one header (name one header for each)")
-        if taken := CREDENTIAL_HEADERS.intersection(names):
-            raise ValueError(f"{min(taken)} carries a provider's key (name another header)")
+        if taken := (CREDENTIAL_HEADERS | {"x-callgate-key"}).intersection(names):
+            raise ValueError(f"{min(taken)} carries a key (name another header)")
         return self
 
 

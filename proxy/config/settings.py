@@ -68,9 +68,13 @@ class Settings(Section):
 
     @field_validator("identity")
     @classmethod
-    def _anonymous_last(cls, identity: tuple[Recogniser, ...]) -> tuple[Recogniser, ...]:
+    def _each_is_asked(cls, identity: tuple[Recogniser, ...]) -> tuple[Recogniser, ...]:
         if any(isinstance(way, Anonymous) for way in identity[:-1]):
             raise ValueError("anonymous recognises everyone, so what follows is never asked (put it last)")
+        kinds = [way.kind for way in identity]
+        for kind in ("api_keys", "jwt"):
+            if "passthrough" in kinds and kind in kinds[kinds.index("passthrough") :]:
+                raise ValueError(f"passthrough takes every key for a provider's (put {kind} before it)")
         return identity
 
     @model_validator(mode="after")

@@ -1,0 +1,1 @@
+"""The doors to the outside: clients, providers, operators; and who asks."""
