@@ -112,13 +112,14 @@ class JsonlSink:
 
     def _run(self) -> None:
         try:
-            while not self._closing.is_set():
+            closing = False
+            while not closing:
                 self._wake.wait()
                 self._hurry.wait(self._flush_interval_s)  # let records gather into one write
                 self._wake.clear()
                 self._hurry.clear()
+                closing = self._closing.is_set()  # read before the last drain: nothing is taken after it
                 self._drain()
-            self._drain()
         except Exception:
             self._complete = False
             self._refuse("the audit log's writer broke")

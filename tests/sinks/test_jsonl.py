@@ -51,6 +51,7 @@ ODD = {
     "a lone surrogate, deep": {"a": ["\udc00" * 3]},
     "an integer beyond 64 bits": 10**40,
     "not a number": math.nan,
+    "not a number beside a lone surrogate": [math.nan, "\ud800"],
     "a line break": "a\nb\r\u2028c",
     "a NUL": "\x00",
     "deep nesting": json.loads("[" * 600 + "]" * 600),
