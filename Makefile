@@ -28,7 +28,7 @@ types: setup ## mypy, strict
 	@$(VENV)/mypy
 
 layers: setup ## The import contracts
-	@$(VENV)/lint-imports --no-timing 2>&1 | tail -n 15
+	@$(VENV)/lint-imports --no-logo
 
 unit: setup ## The test suite
 	@$(VENV)/pytest -n 2 -q

@@ -78,6 +78,8 @@ class App:
     upstream: HttpUpstream
     logs: Sequence[JsonlSink]
     metrics: CollectorRegistry
+    registry: Registry
+    guard_names: Sequence[str]
     stopping: bool = False
     url: str = ""
     """Where clients connect, once started: the SDKs' base_url."""
@@ -171,19 +173,21 @@ def _assemble(
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=metrics)
     logs = [JsonlSink(sink.path, max_queue=settings.audit.max_queue) for sink in settings.audit.sinks]
-    sink = Tee(*logs, MetricsSink(metrics))
+    models = [glob for upstream in settings.upstreams for glob in upstream.models if "*" not in glob]
+    sink = Tee(*logs, MetricsSink(metrics, tools=sorted(registry.specs), models=models))
     limits = settings.limits
+    watched = guards(settings, engine)
     core = Core(
         upstream=(upstream := HttpUpstream(endpoints)),
         pipeline=Pipeline(
-            guards(settings, engine),
+            watched,
             sink,
             policy_revision=lambda: engine.revision,
             config_digest=settings.digest,
             capture=settings.audit.capture,
             on_audit_failure=settings.audit.on_failure,
         ),
-        store=MemoryStore(),
+        store=_store(settings),
         sink=sink,
         registry=lambda: registry,
         caps=Caps(limits.max_event_bytes, limits.max_held_bytes, limits.max_response_bytes),
@@ -199,7 +203,13 @@ def _assemble(
         max_request_bytes=limits.max_request_bytes,
         keepalive_s=limits.keepalive_s,
     )
-    return App(settings, proxy, upstream, logs, metrics)
+    names = [w.guard.name if w.mode == "enforce" else f"{w.guard.name} (shadow)" for w in watched]
+    return App(settings, proxy, upstream, logs, metrics, registry, names)
+
+
+def _store(settings: Settings) -> MemoryStore:
+    assert settings.store.kind == "memory", "_not_yet() refuses any other"
+    return MemoryStore(settings.store.max_entries, settings.store.max_bytes)
 
 
 @contextlib.contextmanager

@@ -12,10 +12,6 @@ _SPLIT = re.compile(_LINE_END)
 _BOM = b"\xef\xbb\xbf"
 
 
-class EventTooLarge(ValueError):
-    """One event is larger than the cap; it was not read to its end."""
-
-
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One event: the bytes it stood in, its data (None: it has none, as a comment), its event name."""
@@ -28,10 +24,12 @@ class Frame:
 class SseDecoder:
     """Cut a byte stream into events. However the bytes arrive, the frames are the same.
 
-    Joining the frames' ``raw`` gives the stream back. Raises ``EventTooLarge``.
+    Joining the frames' ``raw`` gives the stream back, up to an event that is larger than the cap: there
+    ``too_large`` is set, and nothing more is read.
     """
 
     def __init__(self, max_event_bytes: int) -> None:
+        self.too_large = False
         self._max_event_bytes = max_event_bytes
         self._rest = bytearray()
         self._scanned = 0
@@ -50,12 +48,16 @@ class SseDecoder:
         find_end = _end_with_cr if self._has_cr else _end
         start = 0
         end = find_end(buffer, self._scanned)
-        while end >= 0:
+        while end >= 0 and not self._exceeds(end - start):
             frames.append(self._frame(bytes(buffer[start:end])))
             start = end
             end = find_end(buffer, start)
         self._keep(buffer, start)
         return frames
+
+    def _exceeds(self, size: int) -> bool:
+        self.too_large = self.too_large or size > self._max_event_bytes
+        return self.too_large
 
     def _keep(self, buffer: bytes | bytearray, start: int) -> None:
         if buffer is self._rest:
@@ -64,18 +66,15 @@ class SseDecoder:
             self._rest += buffer[start:]
         # A blank line may begin in the last three bytes already seen: "\r\n\r" + "\n".
         self._scanned = max(len(self._rest) - 3, 0)
-        if len(self._rest) > self._max_event_bytes:
-            raise EventTooLarge
+        self._exceeds(len(self._rest))
 
     def close(self) -> list[Frame]:
         """What is left when the stream ends: an event without its blank line, which some clients read."""
         rest = bytes(self._rest)
         self._rest.clear()
-        return [self._frame(rest)] if rest else []
+        return [self._frame(rest)] if rest and not self.too_large else []
 
     def _frame(self, raw: bytes) -> Frame:
-        if len(raw) > self._max_event_bytes:
-            raise EventTooLarge
         if raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.count(b"\n") == 2 and b"\r" not in raw:
             self._first = False
             return Frame(raw, raw[6:-2])

@@ -10,7 +10,7 @@ from proxy.model import Event, Failure, Fault, Passage, Slot, Turn, Usage, has_d
 from proxy.model import loads_frame as loads
 from proxy.wire.chat.calls import Building, ChoiceCalls
 from proxy.wire.codec import BodyReader, Caps, IncompleteTurn, MalformedTurn, as_dict, as_list, sse
-from proxy.wire.sse import EventTooLarge, Frame
+from proxy.wire.sse import Frame
 
 # Only frames in which one of these stands can hide a call behind a duplicate key; "\u" can spell any.
 _CALL_WORDS = (b"tool_calls", b"function_call", b"\\u")
@@ -159,6 +159,26 @@ def _usage(usage: dict[str, Any] | None) -> Usage | None:
     return Usage(*(count if isinstance(count, int) else 0 for count in counts))
 
 
+class _Passing:
+    """The frames of one read that go on at once."""
+
+    def __init__(self) -> None:
+        self._frames: list[ReadFrame] = []
+        self._text: list[str] = []
+
+    def add(self, read: ReadFrame, text: str) -> None:
+        self._frames.append(read)
+        if text:
+            self._text.append(text)
+
+    def event(self) -> Sequence[Passage]:
+        frames = self._frames
+        if not frames:
+            return ()
+        raw = frames[0].frame.raw if len(frames) == 1 else b"".join([read.frame.raw for read in frames])
+        return (Passage(raw, "".join(self._text), tuple(frames)),)
+
+
 class StreamDecoder:
     """Reads an event stream. Everything from the first frame with a call on waits for the clean end.
 
@@ -173,44 +193,51 @@ class StreamDecoder:
         self._reading = _Reading(caps.max_calls)
         self._held: list[ReadFrame] = []
         self._held_bytes = 0
+        self._broken: MalformedTurn | None = None
 
     def feed(self, chunk: bytes) -> Sequence[Event]:
-        try:
-            return self._take(self._sse.feed(chunk)) if not self.done else ()
-        except EventTooLarge:
-            raise MalformedTurn("an event is larger than limits.max_event_bytes") from None
+        return () if self.done else self._take(self._sse.feed(chunk))
 
     def close(self) -> tuple[Sequence[Event], Turn]:
-        try:
-            events = self._take(self._sse.close()) if not self.done else ()
-        except EventTooLarge:
-            raise MalformedTurn("an event is larger than limits.max_event_bytes") from None
+        events = () if self.done else self._take(self._sse.close())
+        if self._broken is not None:
+            raise self._broken
         choices = self._reading.choices
         finished = choices and all(choice.finished for choice in choices.values())
-        if not (self.done or finished or any(isinstance(event, Failure) for event in events)):
+        if not (self.done or finished):
             raise IncompleteTurn("the answer ended before it was complete")
         return events, self._reading.turn(self._held, None)
 
     def _take(self, frames: Sequence[Frame]) -> Sequence[Event]:
-        raw: list[bytes] = []
-        read: list[Any] = []
-        text: list[str] = []
+        """What the frames come to. What stood before a frame without a reading still goes on."""
+        passing = _Passing()
+        events: list[Event] = []
         for frame in frames:
             if self.done:
                 break
-            wire = self._read(frame)
-            if isinstance(wire, Failure):
-                self.done = True
-                return [Passage(b"".join(raw), "".join(text), tuple(read)), wire] if raw else [wire]
-            passing = ReadFrame(frame, wire)
-            if wire is not None and (piece := self._take_choices(frame, wire)):
-                text.append(piece)
-            if self.holding:
-                self._hold(passing)
-            else:
-                raw.append(frame.raw)
-                read.append(passing)
-        return [Passage(b"".join(raw), "".join(text), tuple(read))] if raw else ()
+            try:
+                wire = self._read(frame)
+                if isinstance(wire, Failure):
+                    events.append(wire)
+                    self.done = True
+                    break
+                self._take_frame(frame, wire, passing)
+            except MalformedTurn as exc:
+                self._break(exc)
+        if self._sse.too_large and not self.done:
+            self._break(MalformedTurn("an event is larger than limits.max_event_bytes"))
+        return [*passing.event(), *events]
+
+    def _break(self, exc: MalformedTurn) -> None:
+        self._broken, self.done = exc, True
+
+    def _take_frame(self, frame: Frame, wire: dict[str, Any] | None, passing: _Passing) -> None:
+        text = self._take_choices(frame, wire) if wire is not None else ""
+        read = ReadFrame(frame, wire)
+        if self.holding:
+            self._hold(read)
+        else:
+            passing.add(read, text)
 
     def _read(self, frame: Frame) -> dict[str, Any] | Failure | None:
         if frame.data is None:

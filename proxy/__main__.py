@@ -1,0 +1,5 @@
+"""``python -m proxy`` is ``callgate``."""
+
+from proxy.cli import main
+
+main()

@@ -1,0 +1,145 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import orjson
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from proxy import __version__
+from proxy.app import App, build, load_policies
+from proxy.config import ConfigFault, Settings, load, settings_schema
+
+app = typer.Typer(
+    name="callgate",
+    help=(
+        "A policy-enforcing, OpenAI-compatible reverse proxy for LLM tool calls.\n\n"
+        "Start it with `callgate serve`, point your application's base_url at http://127.0.0.1:8787/v1, and "
+        "every tool call that the model makes is validated, authorised and recorded before your "
+        "application runs it. `callgate demo` shows it at work without any account."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+schema = typer.Typer(help="JSON Schemas of what Callgate reads and writes.", no_args_is_help=True)
+app.add_typer(schema, name="schema")
+
+out, err = Console(), Console(stderr=True)
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="callgate.yaml; without it, the defaults and CALLGATE_* variables."),
+]
+
+
+def main() -> None:
+    """The entry point."""
+    app()
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(f"callgate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def serve(
+    config: ConfigFile = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; open streams are given limits.drain_s seconds to end."""
+    _log(log_level)
+    built = _built(config)
+    try:
+        _run(built.run())
+    except ConfigFault as exc:
+        _refuse("Callgate cannot start", exc.faults)
+
+
+@app.command()
+def check(config: ConfigFile = None) -> None:
+    """Check config, policies and tools without serving; name every fault and exit 1 if there is one."""
+    built = _built(config)
+    settings = built.settings
+    table = Table(title="Callgate would serve", title_justify="left", show_header=False, box=None)
+    table.add_row("listen", f"http://{settings.listen.host}:{settings.listen.port}/v1")
+    table.add_row("admin", f"http://{settings.admin.host}:{settings.admin.port}")
+    for upstream in settings.upstreams:
+        table.add_row("upstream", f"{upstream.name}: {upstream.base_url} for {', '.join(upstream.models)}")
+    table.add_row("identity", " > ".join(way.kind for way in settings.identity))
+    table.add_row("policies", _policies_line(settings))
+    table.add_row("tools", f"{len(built.registry.specs)} registered, others: {settings.tools.unregistered}")
+    table.add_row("guards", " > ".join(built.guard_names))
+    table.add_row("config digest", settings.digest[:16])
+    out.print(table)
+
+
+def _policies_line(settings: Settings) -> str:
+    where = ", ".join(map(str, settings.policies.paths)) or "the starter policies"
+    return f"{where} (revision {load_policies(settings).revision[:16]})"
+
+
+@app.command()
+def demo(
+    keep: Annotated[Path | None, typer.Option(help="Keep the demo's audit log in this folder.")] = None,
+) -> None:
+    """See Callgate at work: every situation, driven by the official openai client, with its trail."""
+    try:
+        from proxy.demo import run_demo
+    except ModuleNotFoundError as exc:
+        _refuse("The demo needs the official openai client", [f"{exc.name}: pip install 'callgate[demo]'"])
+    _log("error")
+    if not _run(run_demo(out, keep)):
+        raise typer.Exit(1)
+
+
+@schema.command("config")
+def schema_config() -> None:
+    """Print the JSON Schema of callgate.yaml, for editors that complete and check it."""
+    sys.stdout.buffer.write(orjson.dumps(settings_schema(), option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def _built(config: Path | None) -> App:
+    try:
+        return build(load(config))
+    except ConfigFault as exc:
+        _refuse("The configuration has faults", exc.faults)
+
+
+def _refuse(title: str, faults: Any) -> NoReturn:
+    err.print(f"[bold red]{title}:[/bold red]")
+    for fault in faults:
+        err.print(f"  - {fault}", markup=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def _log(level: str) -> None:
+    handler = RichHandler(console=err, show_path=False, rich_tracebacks=False, log_time_format="[%X]")
+    logging.basicConfig(level=level.upper(), format="%(message)s", handlers=[handler])
+
+
+def _run(coroutine: Any) -> Any:
+    """Run on uvloop where there is one."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return asyncio.run(coroutine)
+    return uvloop.run(coroutine)

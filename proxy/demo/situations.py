@@ -1,0 +1,112 @@
+"""The situations that the demo shows: what is asked, by whom, and what has to come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Seen:
+    """What the application saw, and what was recorded."""
+
+    text: str = ""
+    ran: list[str] = field(default_factory=list)
+    """The calls that the application ran, as ``name(arguments)``."""
+    error: str = ""
+    decisions: list[dict[str, Any]] = field(default_factory=list)
+
+    def verdicts(self) -> list[str]:
+        return [f"{record['gen_ai.tool.name']}: {record['verdict']}" for record in self.decisions]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """One conversation of one application."""
+
+    title: str
+    model: str
+    """Which script plays."""
+    prompt: str
+    tools: Sequence[str]
+    promise: str
+    """What a reader should see, in one sentence."""
+    holds: Callable[[Seen], bool]
+    role: str = "viewer"
+    stream: bool = True
+
+
+def _ran(*calls: str) -> Callable[[Seen], bool]:
+    return lambda seen: [call.partition("(")[0] for call in seen.ran] == list(calls) and not seen.error
+
+
+SITUATIONS: tuple[Situation, ...] = (
+    Situation(
+        "An allowed call",
+        "allowed",
+        "How is user 42?",
+        ("get_user",),
+        "passes untouched; the text before it streams live",
+        lambda seen: _ran("get_user")(seen) and seen.verdicts() == ["get_user: Allow"] and "Ada" in seen.text,
+    ),
+    Situation(
+        "An invalid call, repaired",
+        "repaired",
+        "List Ada's orders.",
+        ("search_orders",),
+        "the model is told the limit is 50 and corrects itself; the application sees one good call",
+        lambda seen: (
+            _ran("search_orders")(seen)
+            and '"limit":50}' in seen.ran[0].replace(" ", "")
+            and seen.verdicts() == ["search_orders: Reask", "search_orders: Allow"]
+        ),
+    ),
+    Situation(
+        "An invented tool",
+        "invented",
+        "How is user 42?",
+        ("get_user",),
+        "the model is told which tool it meant",
+        lambda seen: _ran("get_user")(seen) and seen.verdicts() == ["get_usr: Reask", "get_user: Allow"],
+    ),
+    Situation(
+        "Denied for one role",
+        "by-role",
+        "Deploy checkout 1.4.2 to staging.",
+        ("deploy_service",),
+        "a viewer may not deploy: the call never reaches the application",
+        lambda seen: _ran()(seen) and seen.verdicts() == ["deploy_service: Deny"] and bool(seen.text),
+        role="viewer",
+    ),
+    Situation(
+        "Allowed for another",
+        "by-role",
+        "Deploy checkout 1.4.2 to staging.",
+        ("deploy_service",),
+        "a developer may, in staging",
+        lambda seen: _ran("deploy_service")(seen) and seen.verdicts() == ["deploy_service: Allow"],
+        role="developer",
+    ),
+    Situation(
+        "A mixed turn",
+        "mixed",
+        "How is Ada, and refund her order.",
+        ("get_user", "refund_order"),
+        "the allowed call runs; the refused one is answered, and the model sees its turn whole",
+        lambda seen: (
+            _ran("get_user")(seen)
+            and seen.verdicts() == ["get_user: Allow", "refund_order: Deny"]
+            and "not allowed" in seen.text
+        ),
+        stream=False,
+    ),
+    Situation(
+        "A provider that breaks off",
+        "cut-off",
+        "How is user 42?",
+        ("get_user",),
+        "no half call is released; the client sees an error",
+        lambda seen: not seen.ran and "cut off" in seen.error and not seen.decisions,
+    ),
+)

@@ -1,0 +1,227 @@
+"""Runs one case through the real core: scripted bytes in, client bytes and records out, no network."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from proxy.exchange import Core, Exchange, Incoming
+from proxy.guards.policy import PolicyGuard
+from proxy.guards.schema import SchemaGuard
+from proxy.model import Principal
+from proxy.pipeline import Pipeline, Watched
+from proxy.ports import Ask, Headers, UpstreamFailed
+from proxy.record import DecisionRecord, ExchangeRecord, Record
+from proxy.scripted import chat as chat_dialect
+from proxy.scripted.chat import shape
+from proxy.scripted.reply import compose
+from proxy.scripted.script import Played, Script
+from proxy.stores.memory import MemoryStore
+from proxy.tools import Registry, ToolSpec
+from proxy.wire.chat import ChatCodec
+from proxy.wire.codec import Caps
+
+Cuts = Sequence[int]
+
+
+@dataclass
+class FakeEngine:
+    """Decides by tool name."""
+
+    decisions: Mapping[str, Any]
+    revision: str = "test"
+    inputs: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def defines(self, package: str) -> bool:
+        return package == "callgate.call"
+
+    async def decide(self, package: str, input: Mapping[str, Any]) -> Any:
+        self.inputs.append(copy.deepcopy(dict(input)))
+        decision = self.decisions.get(input["call"]["name"], {"effect": "allow"})
+        if isinstance(decision, Exception):
+            raise decision
+        if "roles" in decision:  # {roles: [admin]} allows these and denies others
+            allowed = set(decision["roles"]) & set(input["principal"]["roles"])
+            return {"effect": "allow"} if allowed else {"effect": "deny", "reasons": ["Your role may not."]}
+        return decision
+
+
+@dataclass
+class FakeReply:
+    status: int
+    headers: Headers
+    media_type: str
+    pieces: Sequence[bytes]
+    ending: str
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            yield piece
+        if self.ending == "cut":
+            raise UpstreamFailed(502, "upstream_incomplete", "The provider's answer was cut off.")
+        if self.ending == "stall":
+            raise UpstreamFailed(504, "upstream_stalled", "The provider sent nothing.")
+
+    async def drain(self) -> None:
+        return
+
+
+class FakeUpstream:
+    """Plays a script's turns; every answer's bytes are cut where ``cuts`` says (0 = byte by byte)."""
+
+    def __init__(self, script: Script, cuts: Cuts | None = None) -> None:
+        self.script, self.cuts = script, cuts
+        self.asks: list[Ask] = []
+        self.sent: list[bytes] = []
+
+    @asynccontextmanager
+    async def ask(self, ask: Ask) -> AsyncIterator[FakeReply]:
+        body = orjson.loads(ask.body)
+        self.asks.append(ask)
+        played = Played(self.script, chat_dialect.answered(body))
+        if (expect := played.turn.expect) is not None:
+            assert not list(expect.mismatches(chat_dialect.seen(body)))
+        reply = compose(chat_dialect, played, shape(body))
+        raw = b"".join(reply.pieces)
+        self.sent.append(raw)
+        media = reply.headers["content-type"].partition(";")[0]
+        headers = [(k, v) for k, v in reply.headers.items()]
+        yield FakeReply(reply.status, headers, media, self._cut(raw), reply.ending)
+
+    def _cut(self, raw: bytes) -> list[bytes]:
+        if self.cuts is None:
+            return [raw] if raw else []
+        if not self.cuts:
+            return [raw[i : i + 1] for i in range(len(raw))]
+        points = sorted({cut % (len(raw) + 1) for cut in self.cuts} | {0, len(raw)})
+        return [raw[a:b] for a, b in itertools.pairwise(points)]
+
+
+@dataclass
+class FakeClient:
+    status: int = 0
+    keepalive: bytes | None = None
+    holding: bool = False
+    data: bytes = b""
+    sends: list[bytes] = field(default_factory=list)
+
+    async def begin(self, status: int, headers: Headers, keepalive: bytes | None) -> None:
+        assert self.status == 0, "an answer begins once"
+        self.status, self.keepalive = status, keepalive
+
+    async def send(self, data: bytes) -> None:
+        assert self.status, "begin comes first"
+        self.sends.append(data)
+        self.data += data
+
+
+class ListSink:
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def write(self, record: Record) -> None:
+        self.records.append(record)
+
+
+@dataclass
+class Outcome:
+    """Everything that one request came to."""
+
+    client: FakeClient
+    upstream: FakeUpstream
+    engine: FakeEngine
+    records: list[Record]
+
+    @property
+    def decisions(self) -> list[DecisionRecord]:
+        return [r for r in self.records if isinstance(r, DecisionRecord)]
+
+    @property
+    def exchange(self) -> ExchangeRecord:
+        (record,) = [r for r in self.records if isinstance(r, ExchangeRecord)]
+        return record
+
+    def comparable(self) -> tuple[bytes, list[dict[str, Any]]]:
+        """What must not depend on how the bytes arrived."""
+        return self.client.data, [_timeless(record.fields()) for record in self.records]
+
+
+def _timeless(fields: dict[str, Any]) -> dict[str, Any]:
+    out = {k: v for k, v in fields.items() if k not in ("decision_id", "latency_s", "decisions")}
+    if "trail" in out:
+        out["trail"] = [{k: v for k, v in step.items() if k != "micros"} for step in out["trail"]]
+    return out
+
+
+def tool(spec: Any) -> dict[str, Any]:
+    """A tool as requests offer it; a bare name takes anything."""
+    if isinstance(spec, str):
+        spec = {"name": spec, "parameters": {"type": "object"}}
+    return spec if "type" in spec else {"type": "function", "function": spec}
+
+
+def request_body(case: Mapping[str, Any], stream: bool) -> dict[str, Any]:
+    given = dict(case.get("request", {}))
+    body: dict[str, Any] = {
+        "model": "scripted",
+        "messages": given.pop("messages", [{"role": "user", "content": "Do it."}]),
+        "stream": stream,
+    }
+    if stream and given.pop("include_usage", True):
+        body["stream_options"] = {"include_usage": True}
+    given.pop("include_usage", None)
+    if "tools" in given:
+        body["tools"] = [tool(spec) for spec in given.pop("tools")]
+    return body | given
+
+
+@dataclass
+class World:
+    """What outlives one request: the store and the settings."""
+
+    store: MemoryStore = field(default_factory=MemoryStore)
+    max_rounds: int = 3
+    caps: Caps = field(default_factory=Caps)
+
+
+async def run(
+    case: Mapping[str, Any],
+    stream: bool,
+    cuts: Cuts | None = None,
+    world: World | None = None,
+    body: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Run a case's request once."""
+    world = world or World(max_rounds=case.get("max_rounds", 3))
+    engine, sink, client = FakeEngine(case.get("policy", {})), ListSink(), FakeClient()
+    upstream = FakeUpstream(Script.of("scripted", case["upstream"]), cuts)
+    registry = Registry({t["name"]: ToolSpec.model_validate(t) for t in case.get("registry", [])})
+    pipeline = Pipeline(
+        (Watched(SchemaGuard()), Watched(PolicyGuard(engine))),
+        sink,
+        policy_revision=lambda: engine.revision,
+        config_digest="test",
+    )
+    core = Core(
+        upstream=upstream,
+        pipeline=pipeline,
+        store=world.store,
+        sink=sink,
+        registry=lambda: registry,
+        caps=world.caps,
+        max_rounds=world.max_rounds,
+        clock=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    who = case.get("principal", {})
+    principal = Principal(who.get("id", "ann"), tuple(who.get("roles", ())), who.get("tenant", ""))
+    raw = orjson.dumps(body if body is not None else request_body(case, stream))
+    incoming = Incoming(raw, "/chat/completions", (), principal, "trace")
+    await Exchange(core, ChatCodec(), incoming, client).run()
+    return Outcome(client, upstream, engine, sink.records)
