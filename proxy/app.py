@@ -227,7 +227,10 @@ def _not_yet(settings: Settings) -> list[str]:
         faults.append("policies.engine: opa is not served by this version yet (use embedded)")
     if settings.store.kind == "redis":
         faults.append("store.kind: redis is not served by this version yet (use memory)")
-    if settings.guards.limits.model_fields_set - {"mode", "on_error"}:
+    limits = settings.guards.limits
+    if any(
+        getattr(limits, name) is not None for name in set(type(limits).model_fields) - {"mode", "on_error"}
+    ):
         faults.append("guards.limits: limits are not kept by this version yet (leave them out)")
     return faults
 
