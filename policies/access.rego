@@ -21,7 +21,9 @@ grants(role, tool) if {
 names(spec, name) if {
 	some entry in ["*", name]
 	entry in spec.tools
-} else := strings.any_prefix_match(name, spec.prefixes)
+} else if {
+	strings.any_prefix_match(name, spec.prefixes)
+}
 
 # METADATA
 # description: Whether a role may write in an environment.

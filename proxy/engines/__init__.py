@@ -1,0 +1,1 @@
+"""Rego engines behind the ``PolicyEngine`` port, and the policies that they are given."""
