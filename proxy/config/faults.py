@@ -123,7 +123,7 @@ def _alternatives(models: list[type[BaseModel]]) -> str:
 
 def _kind(model: type[BaseModel]) -> str:
     field = model.model_fields.get("kind")
-    return str(field.default) if field else ""
+    return str(get_args(field.annotation)[0]) if field else ""
 
 
 def _names(models: list[type[BaseModel]]) -> list[str]:

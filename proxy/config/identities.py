@@ -17,7 +17,7 @@ Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256
 class ApiKeys(Section):
     """Callgate's own API keys."""
 
-    kind: Literal["api_keys"] = "api_keys"
+    kind: Literal["api_keys"]
     """Recognise by an API key of Callgate's own."""
     path: Path
     """YAML file: the SHA-256 of each key, in hex -> {id, roles, tenant}."""
@@ -26,8 +26,8 @@ class ApiKeys(Section):
 class Jwt(Section):
     """Signed tokens of an identity provider."""
 
-    kind: Literal["jwt"] = "jwt"
-    """Recognise by a signed token in `Authorization: Bearer`."""
+    kind: Literal["jwt"]
+    """Recognise by a signed token in `Authorization: Bearer`. Not served by this version."""
     jwks: str
     """URL of the issuer's published keys (https)."""
     audience: Name
@@ -55,7 +55,7 @@ class Jwt(Section):
 class Header(Section):
     """Headers that an authenticating proxy in front sets."""
 
-    kind: Literal["header"] = "header"
+    kind: Literal["header"]
     """Recognise by headers, which are believed only from `trusted` peers and never sent on."""
     id: HeaderName = "x-user"
     """Header that holds the principal's id."""
@@ -94,14 +94,14 @@ class Header(Section):
 class Passthrough(Section):
     """The provider's own keys."""
 
-    kind: Literal["passthrough"] = "passthrough"
+    kind: Literal["passthrough"]
     """Recognise by the provider's key that the client sends: the principal is its digest."""
 
 
 class Anonymous(Section):
     """Everyone else."""
 
-    kind: Literal["anonymous"] = "anonymous"
+    kind: Literal["anonymous"]
     """Recognise anyone. Comes last; off loopback, only if written down."""
     roles: tuple[Name, ...] = ()
     """Roles that everyone who is not recognised otherwise has."""

@@ -44,8 +44,8 @@ def _read(path: Path, faults: list[str]) -> dict[str, Any]:
         raise ConfigFault([f"{path}: {exc.strerror or exc} (name a file that can be read)"]) from None
     except UnicodeDecodeError as exc:
         raise ConfigFault([f"{path}: not UTF-8 text at byte {exc.start} (save it as UTF-8)"]) from None
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         duplicates = list(_duplicates(node, set())) if node else []
         content = loader.construct_document(node) if node else None
@@ -55,8 +55,6 @@ def _read(path: Path, faults: list[str]) -> dict[str, Any]:
         raise ConfigFault([f"{path}: character {exc.position} is not allowed in YAML (remove it)"]) from None
     except RecursionError:
         raise ConfigFault([f"{path}: nested too deeply (flatten it)"]) from None
-    finally:
-        loader.dispose()
     if content is not None and not isinstance(content, dict):
         raise ConfigFault([f"{path}: not a mapping (write the settings as key: value)"])
     faults.extend(f"{path}, {duplicate}" for duplicate in duplicates)

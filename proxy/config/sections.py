@@ -181,7 +181,7 @@ class MemoryStore(Section):
 class RedisStore(Section):
     """Shared state in Redis or Valkey."""
 
-    kind: Literal["redis"] = "redis"
+    kind: Literal["redis"]
     """Keep state in Redis or Valkey: for many workers and replicas."""
     url: OrSecret = "redis://127.0.0.1:6379/0"
     """Where it is (`redis://`, `rediss://`). With a password: `{env: NAME}` or `{file: PATH}`."""

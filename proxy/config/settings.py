@@ -39,7 +39,10 @@ class Settings(Section):
     """Processes that serve; more than 1 needs `store.kind: redis`."""
     upstreams: Annotated[tuple[Upstream, ...], Field(min_length=1)] = (Upstream(),)
     """The providers, in order; the first whose `models` match serves a request."""
-    identity: Annotated[tuple[Recogniser, ...], Field(min_length=1)] = (Passthrough(), Anonymous())
+    identity: Annotated[tuple[Recogniser, ...], Field(min_length=1)] = (
+        Passthrough(kind="passthrough"),
+        Anonymous(kind="anonymous"),
+    )
     """The ways to tell who asks, in order; the first that recognises a request names its principal."""
     policies: Policies = Policies()
     """Where decisions come from."""
@@ -77,6 +80,12 @@ class Settings(Section):
                 raise ValueError(f"passthrough takes every key for a provider's (put {kind} before it)")
         return identity
 
+    @field_validator("store", mode="before")
+    @classmethod
+    def _in_memory(cls, store: Any) -> Any:
+        """A store that does not say its kind is the default one, as ``store: {max_entries: 500}``."""
+        return {"kind": "memory"} | store if isinstance(store, dict) else store
+
     @model_validator(mode="after")
     def _together(self) -> Settings:
         faults = [fault for fault in (self._ports(), self._workers(), self._open_door()) if fault]
@@ -108,7 +117,7 @@ class Settings(Section):
                 "anyone would be served (write identity: [{kind: passthrough}] to serve only clients that "
                 "send a provider key, or end the list with {kind: anonymous} to serve anyone)"
             )
-        own = next((upstream for upstream in self.upstreams if upstream.auth != "passthrough"), None)
+        own = next((upstream for upstream in self.upstreams if upstream.has_own_key), None)
         anyone = any(isinstance(way, Anonymous) for way in self.identity)
         if own and not anyone and any(isinstance(way, Passthrough) for way in self.identity):
             return (

@@ -85,6 +85,11 @@ class Upstream(Section):
         return self
 
     @property
+    def has_own_key(self) -> bool:
+        """Whether the provider gets a key from here, so that it does not check the client's."""
+        return self.auth != "passthrough" or any(isinstance(v, SecretRef) for v in self.headers.values())
+
+    @property
     def root(self) -> str:
         """The base URL without a trailing slash or ``/v1``: what ``/v1/messages`` is appended to."""
         return self.base_url.rstrip("/").removesuffix("/v1").rstrip("/")

@@ -122,14 +122,14 @@ Bytes = Annotated[int, Field(ge=1024, le=2**30)]
 
 def split_url(url: str, schemes: Sequence[str]) -> SplitResult:
     """The parts of ``url``; raises ``ValueError`` unless it has a host and no credentials."""
-    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+    wanted = " or ".join(f"{scheme}://HOST" for scheme in schemes)
     try:
         parts = urlsplit(url)
         usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number, or a broken IPv6 address
         usable = False
     if not usable or any(c.isspace() for c in url):
-        raise ValueError(f"is not a URL with a host (write {wanted}HOST)")
+        raise ValueError(f"is not a URL with a host (write {wanted})")
     if parts.username is not None or parts.password is not None:
         raise ValueError("holds credentials (keep them as {env: NAME} or {file: PATH})")
     return parts
