@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -81,6 +84,32 @@ def variant(request: pytest.FixtureRequest, tmp_path: Path) -> Variant:
     (tmp_path / "callgate.yaml").write_text(_one(request.param, "ConfigMap")["data"]["callgate.yaml"])
     settings = load(tmp_path / "callgate.yaml", {})
     return Variant(request.param, pod, template["metadata"]["labels"], callgate, settings)
+
+
+def _mount(files: dict[str, str], at: Path) -> None:
+    """Lay files out as the kubelet does: in a dated folder, behind ``..data``, each behind a link."""
+    dated = at / "..2026_01_31"
+    dated.mkdir(parents=True)
+    (at / "..data").symlink_to(dated.name)
+    for name, text in files.items():
+        (dated / name).write_text(text)
+        (at / name).symlink_to(f"..data/{name}")
+
+
+@pytest.mark.parametrize("folder", VARIANTS)
+def test_callgate_accepts_what_the_pod_is_given(folder: str, tmp_path: Path) -> None:
+    etc = tmp_path / "etc"
+    config = _one(folder, "ConfigMap")["data"]["callgate.yaml"]
+    config = config.replace("/etc/callgate", str(etc)).replace("/var/lib/callgate", str(tmp_path / "var"))
+    _mount({"callgate.yaml": config}, etc / "config")
+    for name in ("policies", "tools"):
+        _mount(_one("common", "ConfigMap", f"callgate-{name}")["data"], etc / name)
+    _mount({"keys.yaml": f"{'0' * 64}: {{id: agent, roles: [support]}}\n"}, etc / "keys")
+    command = [sys.executable, "-m", "proxy", "check", "--config", str(etc / "config" / "callgate.yaml")]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("CALLGATE_")}
+    environ["OPENAI_API_KEY"] = "sk-test"
+    done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("version", VERSIONS)
