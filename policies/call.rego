@@ -21,7 +21,7 @@ decision := answer("deny", deny) if {
 
 answer(effect, reasons) := {
 	"effect": effect,
-	"reasons": sort(reasons),
+	"reasons": array.slice(sort(reasons), 0, 10),
 	"obligations": obligations,
 }
 

@@ -39,29 +39,32 @@ exists(values, value) if {
 	_ = values[value]
 }
 
+# A guess costs a look at every value: only for one text, and only out of a short list.
 default hint(_, _, _) := ""
 
 hint(parameter, values, value) := sprintf(": did you mean '%s'?", [concat("' or '", near)]) if {
 	input.tool.references[parameter] in data.callgate.suggest_from
-	near := array.slice(nearest(candidates(values), value), 0, 3)
+	value == input.call.arguments[parameter]
+	is_string(value)
+	count(values) <= 200
+	near := array.slice(nearest(plain_forms(values), plain(value)), 0, 3)
 	count(near) > 0
 }
 
-candidates(values) := values if is_array(values)
-
-candidates(values) := object.keys(values) if is_object(values)
-
 # The same but for case and separators; else one within the other; else the same first three letters.
-nearest(values, value) := sort(same) if {
-	same := {v | some v in values; plain(v) == plain(value)}
+nearest(forms, wanted) := sort(same) if {
+	same := {value | some value, form in forms; form == wanted}
 	count(same) > 0
 } else := sort(within) if {
-	within := {v | some v in values; overlap(plain(v), plain(value))}
+	within := {value | some value, form in forms; overlap(form, wanted)}
 	count(within) > 0
-} else := sort({v |
-	some v in values
-	startswith(plain(v), substring(plain(value), 0, 3))
-})
+} else := sort(alike) if {
+	alike := {value | some value, form in forms; startswith(form, substring(wanted, 0, 3))}
+}
+
+plain_forms(values) := {value: plain(value) | some value in values; is_string(value)} if is_array(values)
+
+plain_forms(values) := {value: plain(value) | some value, _ in values} if is_object(values)
 
 plain(value) := replace(replace(replace(lower(value), "-", ""), "_", ""), " ", "")
 
