@@ -17,6 +17,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from proxy import __version__
+from proxy.approvals import Approvals
 from proxy.config import ConfigFault, Settings
 from proxy.config.identities import Anonymous, ApiKeys, Header, Jwt, Passthrough, Recogniser
 from proxy.config.sections import GuardSettings
@@ -187,9 +188,16 @@ def _assemble(
             capture=settings.audit.capture,
             on_audit_failure=settings.audit.on_failure,
         ),
-        store=_store(settings),
+        store=(store := _store(settings)),
         sink=sink,
         registry=lambda: registry,
+        approvals=Approvals(
+            store,
+            settings.approvals.accept,
+            settings.approvals.ttl_s,
+            settings.approvals.wait_s,
+            asyncio.sleep,
+        ),
         caps=Caps(limits.max_event_bytes, limits.max_held_bytes, limits.max_response_bytes),
         max_rounds=limits.max_rounds,
         settled_ttl_s=limits.settled_ttl_s,

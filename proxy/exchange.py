@@ -1,22 +1,27 @@
-"""One client request: ask the provider, judge its calls, forward / settle / finish, ask again."""
+"""One client request: ask the provider, judge its calls, forward / settle / hold / finish, ask again."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
+from typing import Any
 
-from proxy.guards.base import Situation
-from proxy.model import Event, Failure, Principal, Request, ToolResult, Turn, Usage
-from proxy.pipeline import Capture, Pipeline, Ruling, principal_fields
+from proxy.approvals import Approvals, Decided
+from proxy.delivery import Delivery
+from proxy.guards.base import Gate, Learner, Meter, Refused, Situation
+from proxy.journal import Journal
+from proxy.model import Event, Failure, Principal, Request, ToolResult, Turn
+from proxy.pipeline import Capture, Pipeline, Ruling
 from proxy.ports import Ask, Downstream, Headers, Reply, Sink, Store, Unavailable, Upstream, UpstreamFailed
-from proxy.record import ExchangeRecord
+from proxy.settlements import Settlements
 from proxy.tools import Registry
-from proxy.verdicts import Break, Effect, Refusal
-from proxy.wire.codec import BadRequest, Caps, Codec, Encoder, IncompleteTurn, MalformedTurn
+from proxy.verdicts import Break, Deny, Effect, Refusal
+from proxy.wire.codec import BadRequest, Caps, Codec, IncompleteTurn, MalformedTurn
 
 log = logging.getLogger("callgate.exchange")
 
@@ -25,7 +30,6 @@ ANSWER_NOW = (
     "and say plainly what could not be done."
 )
 NOTHING_TO_SAY = "I could not complete this: the tool calls that it needs are not permitted or not possible."
-_MAX_QUERY_CHARS = 8192
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ class Core:
     store: Store
     sink: Sink
     registry: Callable[[], Registry]
+    approvals: Approvals
+    gates: Sequence[Gate] = ()
+    """Asked in their order before a request is sent."""
+    learners: Sequence[Learner] = ()
+    meter: Meter | None = None
     caps: Caps = field(default_factory=Caps)
     max_rounds: int = 3
     settled_ttl_s: float = 86_400
@@ -57,192 +66,282 @@ class Incoming:
     trace_id: str
 
 
-@dataclass
-class Progress:
-    """What has happened so far, for the record."""
-
-    status: int = 0
-    outcome: str = "failed"
-    error: str | None = None
-    rounds: int = 0
-    restored: int = 0
-    decisions: list[str] = field(default_factory=list)
-    usage: Usage | None = None
-    upstream_s: float = 0.0
-    judging_s: float = 0.0
-    first_byte_s: float | None = None
-
-
 class Exchange:
     """Serves one request; whatever happens, one record is left of it."""
 
     def __init__(self, core: Core, codec: Codec, incoming: Incoming, downstream: Downstream) -> None:
-        self._core, self._codec, self._incoming, self._down = core, codec, incoming, downstream
-        self._began = perf_counter()
-        self._time = core.clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self._progress = Progress()
-        self._request: Request | None = None
-        self._conversation = ""
-        self._encoder: Encoder | None = None
-        self._streaming = False
-        self._head: Headers = ()
-        self._said_text = False
+        self._core, self._codec, self._incoming = core, codec, incoming
+        self._delivery = Delivery(codec, downstream)
+        now = core.clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self._journal = Journal(now, incoming.trace_id, codec.protocol, incoming.principal, core.capture)
+        self._settlements = Settlements(core.store, codec, incoming.principal, core.settled_ttl_s)
+        self._hidden: list[tuple[Turn, Sequence[ToolResult]]] = []
 
     async def run(self) -> None:
         """Answer the client. Nothing but a cancellation is raised."""
+        journal = self._journal
         try:
             await self._serve()
         except BadRequest as exc:
-            await self._fail(400, "invalid_request", exc.message, "refused", exc.param)
+            await self._fail("refused", 400, "invalid_request", exc.message, exc.param)
+        except Refused as exc:
+            retry = (("retry-after", f"{exc.retry_after_s:.0f}"),) if exc.retry_after_s is not None else ()
+            await self._fail("refused", exc.status, exc.code, exc.message, exc.param, retry)
         except UpstreamFailed as exc:
-            await self._fail(exc.status, exc.code, exc.message, "upstream_error")
+            await self._fail("upstream_error", exc.status, exc.code, exc.message)
         except MalformedTurn as exc:
             code = "upstream_incomplete" if isinstance(exc, IncompleteTurn) else "upstream_malformed"
             message = f"The provider's answer could not be used: {exc}. No tool call was released."
-            await self._fail(502, code, message, "upstream_error")
+            await self._fail("upstream_error", 502, code, message)
         except ConnectionError:
-            self._progress.outcome, self._progress.error = "cancelled", "the client went away"
+            journal.outcome, journal.error = "cancelled", "the client went away"
         except Exception:
             log.exception("exchange %s failed", self._incoming.trace_id)
-            await self._fail(500, "internal_error", "Callgate could not handle this request.", "failed")
+            await self._fail("failed", 500, "internal_error", "Callgate could not handle this request.")
         except BaseException:
-            self._progress.outcome = "cancelled"
+            journal.outcome = "cancelled"
             raise
         finally:
             self._leave_record()
 
-    # -- asking and judging ---------------------------------------------------------------------
+    # -- the rounds -----------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        request = self._request = self._codec.read(self._incoming.raw)
-        self._conversation = _conversation_id(self._incoming.principal, request.history.opening)
-        asked = request = await self._restore(request)
-        hidden: list[tuple[Turn, Sequence[ToolResult]]] = []
+        request = self._journal.request = self._codec.read(self._incoming.raw)
+        request, self._journal.restored = await self._settlements.restore(request)
+        situation = self._situation(request)
+        decided = await self._answered(request)
+        request = await self._admit(request, situation)
+        reservation = await self._core.meter.open(situation) if self._core.meter else None
+        try:
+            await self._rounds(request, situation, decided)
+        finally:
+            if self._core.meter is not None:
+                await self._core.meter.close(reservation, self._journal.usage, situation)
+
+    async def _rounds(self, asked: Request, situation: Situation, decided: Decided | None) -> None:
+        """Ask and judge until there is an answer for the client."""
         finishing = False
+        replay: Reply | None = None
+        if decided is not None and decided.approved:
+            _approve(situation, decided, self._journal.time)
+            replay = self._replayed(decided, asked.stream)
+        elif decided is not None:
+            asked = self._decline(asked, situation, decided)
         while True:
-            turn = await self._ask(asked, finishing)
+            turn = await self._ask(asked, finishing, replay)
             if turn is None:
                 return
-            rulings = await self._judge(turn, finishing)
+            replay = None
+            rulings = await self._judge(turn, situation, finishing)
+            if (outcome := _outcome(asked, turn, rulings, finishing)) is not None:
+                return await self._release(asked, turn, rulings, outcome)
             effects = {ruling.effect for ruling in rulings}
-            if finishing:
-                return await self._release(turn, rulings, "finished")
-            if effects <= {Effect.FORWARD}:
-                await self._keep(hidden, turn, [])
-                return await self._release(turn, rulings, "forwarded" if rulings else "answered")
-            if max(request.choices, turn.choices) > 1:
-                return await self._release(turn, rulings, "mixed")
-            if Effect.FORWARD in effects and Effect.FINISH not in effects:
-                await self._keep(hidden, turn, _results(rulings))
-                return await self._release(turn, rulings, "mixed")
+            if Effect.HOLD in effects and Effect.FINISH not in effects:
+                held = await self._hold(asked, turn, rulings, situation)
+                if held is None:
+                    return
+                if held.approved:
+                    _approve(situation, held, self._journal.time)
+                    replay = self._replayed(held, self._delivery.streaming)
+                else:
+                    asked = await self._settle(asked, turn, self._declined(turn, situation), relax=True)
+                continue
+            finishing = Effect.FINISH in effects or len(self._hidden) >= self._core.max_rounds
             results = [_settled(ruling) for ruling in rulings]
-            hidden.append((turn, results))
-            finishing = Effect.FINISH in effects or len(hidden) > self._core.max_rounds
-            asked = self._codec.extend(asked, turn, results, relax=_refused_for_good(rulings))
+            asked = await self._settle(asked, turn, results, relax=_refused_for_good(rulings))
             if finishing:
                 asked = self._codec.forbid_tools(asked, ANSWER_NOW)
-            await self._send(self._writer().settle(turn))
 
-    async def _ask(self, request: Request, finishing: bool) -> Turn | None:
+    async def _settle(
+        self, asked: Request, turn: Turn, results: Sequence[ToolResult], relax: bool
+    ) -> Request:
+        """Hide a turn from the client; the request that asks again, with its results."""
+        self._hidden.append((turn, results))
+        await self._delivery.settle(turn)
+        return self._codec.extend(asked, turn, results, relax=relax)
+
+    async def _ask(self, request: Request, finishing: bool, replay: Reply | None) -> Turn | None:
         """One round; None where the provider's answer was already passed on as it was."""
-        self._progress.rounds += 1
+        journal = self._journal
+        journal.rounds += replay is None
         began = perf_counter()
         ask = Ask(self._incoming.path, request.raw, self._incoming.headers, request.model)
+        answer: AbstractAsyncContextManager[Reply] = (
+            nullcontext(replay) if replay is not None else self._core.upstream.ask(ask)
+        )
         try:
-            async with self._core.upstream.ask(ask) as reply:
-                if not 200 <= reply.status < 300:
-                    await self._refused(reply, finishing)
-                    return None
-                return await self._read(reply)
+            async with answer as reply:
+                if 200 <= reply.status < 300:
+                    return await self._read(reply)
+                await self._refused(reply, finishing)
+                return None
         finally:
-            self._progress.upstream_s += perf_counter() - began
+            journal.upstream_s += perf_counter() - began
 
     async def _read(self, reply: Reply) -> Turn | None:
-        await self._begin(reply)
-        decoder = self._codec.decoder(self._streaming, self._core.caps)
+        """Pass on what carries no call; the turn at its clean end, None where the provider failed in-band."""
+        delivery = self._delivery
+        await delivery.begin(reply)
+        decoder = self._codec.decoder(delivery.streaming, self._core.caps)
+        events: Sequence[Event]
         async for chunk in reply.chunks():
-            if not await self._pass(decoder.feed(chunk)):
-                return None
+            for event in decoder.feed(chunk):
+                if isinstance(event, Failure):
+                    await self._failed(event)
+                    return None
+                await delivery.passage(event)
             if decoder.holding:
-                self._down.holding = True
+                delivery.hold()
             if decoder.done:
                 break
         events, turn = decoder.close()
-        if not await self._pass(events):
-            return None
-        self._take_usage(turn)
+        for event in events:
+            if isinstance(event, Failure):
+                await self._failed(event)
+                return None
+            await delivery.passage(event)
+        self._journal.take_usage(turn.usage)
         await reply.drain()
         return turn
 
-    async def _begin(self, reply: Reply) -> None:
-        streaming = reply.media_type == "text/event-stream"
-        if self._encoder is None:
-            self._streaming, self._head = streaming, reply.headers
-            self._encoder = self._codec.encoder(streaming)
-            if streaming:
-                self._progress.status = reply.status
-                await self._down.begin(reply.status, reply.headers, self._codec.keepalive)
-        elif streaming != self._streaming:
-            raise UpstreamFailed(502, "upstream_malformed", "The provider changed between stream and body.")
-
-    async def _pass(self, events: Sequence[Event]) -> bool:
-        """Send on what needs no judging; False when the provider itself ended the answer in an error."""
-        for event in events:
-            if isinstance(event, Failure):
-                self._progress.outcome, self._progress.error = "upstream_error", event.message
-                await self._send(event.raw)
-                return False
-            self._said_text = self._said_text or bool(event.text)
-            self._down.holding = False
-            await self._send(self._writer().passage(event))
-        return True
+    async def _failed(self, failure: Failure) -> None:
+        """The provider ended its answer in an error of its own."""
+        self._journal.outcome, self._journal.error = "upstream_error", failure.message
+        await self._delivery.raw(failure.raw)
 
     async def _refused(self, reply: Reply, finishing: bool) -> None:
-        """A status that is no answer goes on untouched, as long as nothing else was sent."""
+        """The provider gave a status and no answer."""
+        journal, delivery = self._journal, self._delivery
         if finishing:
-            self._progress.outcome = "finished"
-            return await self._send_end(self._writer().finish("" if self._said_text else NOTHING_TO_SAY))
-        if self._streaming:
+            journal.outcome = "finished"
+            return await delivery.finish("" if delivery.said_text else NOTHING_TO_SAY)
+        if delivery.streaming:
             message = f"The provider answered {reply.status} when it was asked again."
             raise UpstreamFailed(502, "upstream_refused", message)
-        body = b"".join([chunk async for chunk in reply.chunks()])
-        self._progress.outcome, self._progress.error = "upstream_error", f"status {reply.status}"
-        self._progress.status = reply.status
-        await self._down.begin(reply.status, reply.headers, None)
-        await self._send(body)
+        journal.outcome, journal.error = "upstream_error", f"status {reply.status}"
+        await delivery.refused(reply)
 
-    async def _judge(self, turn: Turn, finishing: bool) -> list[Ruling]:
-        if not turn.slots:
-            return []
-        assert self._request is not None
-        began = perf_counter()
-        situation = Situation(
-            principal=self._incoming.principal,
-            request=self._request,
+    # -- judging --------------------------------------------------------------------------------
+
+    def _situation(self, request: Request) -> Situation:
+        """What the calls of this request have in common. The client's own request counts, as restored."""
+        principal = self._incoming.principal
+        self._journal.request = request
+        self._journal.conversation_id = _conversation_id(principal, request.history.opening)
+        return Situation(
+            principal=principal,
+            request=request,
             trace_id=self._incoming.trace_id,
-            conversation_id=self._conversation,
-            time=self._time,
-            batch=turn.calls,
+            conversation_id=self._journal.conversation_id,
+            time=self._journal.time,
             registry=self._core.registry().get,
         )
+
+    async def _admit(self, request: Request, situation: Situation) -> Request:
+        """Learn from the results that came with the request, and ask the gates."""
+        fresh = request.history.fresh
+        if self._core.learners and fresh:
+            results = [call for call in request.history.calls if call.id in fresh]
+            for learner in self._core.learners:
+                await self._learn(learner, results, situation)
+        for gate in self._core.gates:
+            request = await gate.admit(request, situation)
+        return request
+
+    async def _learn(self, learner: Learner, results: Sequence[Any], situation: Situation) -> None:
+        try:
+            await learner.learn(results, situation)
+        except Unavailable as exc:
+            log.warning("nothing was learned from %d results: %s", len(results), exc)
+
+    async def _judge(self, turn: Turn, situation: Situation, finishing: bool) -> list[Ruling]:
+        if not turn.slots:
+            return []
+        began = perf_counter()
         pipeline = self._core.pipeline
+        situation.begin_turn(turn.calls)
         if finishing:
             enough = Break(reasons=("Tools were turned off for the final answer.",))
             rulings = [pipeline.refuse(call, situation, enough, "rounds") for call in turn.calls]
         else:
             rulings = [await pipeline.judge(call, situation) for call in turn.calls]
-        self._progress.decisions += [ruling.decision_id for ruling in rulings]
-        self._progress.judging_s += perf_counter() - began
+        self._journal.decisions += [ruling.decision_id for ruling in rulings]
+        self._journal.judging_s += perf_counter() - began
         return rulings
 
-    # -- what the client gets -------------------------------------------------------------------
+    # -- people ---------------------------------------------------------------------------------
 
-    async def _release(self, turn: Turn, rulings: Sequence[Ruling], outcome: str) -> None:
-        """End the answer with the calls that may run."""
-        arguments = [r.call.arguments_json if r.effect is Effect.FORWARD else None for r in rulings]
-        self._said_text = self._said_text or bool(turn.text)
-        self._progress.outcome = outcome
-        await self._send_end(self._writer().release(turn, arguments, self._notices(turn, rulings)))
+    async def _answered(self, request: Request) -> Decided | None:
+        """What a person decided of a turn that was held for this conversation."""
+        principal, conversation = self._incoming.principal, self._journal.conversation_id
+        try:
+            return await self._core.approvals.answered(principal.key, conversation, request.history)
+        except Unavailable as exc:
+            log.error("an approval could not be looked up, so nothing is released: %s", exc)
+            return None
+
+    async def _hold(
+        self, asked: Request, turn: Turn, rulings: Sequence[Ruling], situation: Situation
+    ) -> Decided | None:
+        """Keep the turn and ask a person; what was decided while the answer was held open, or None."""
+        approvals, principal = self._core.approvals, self._incoming.principal
+        will_run = [r.call for r in rulings if r.effect in (Effect.HOLD, Effect.FORWARD)]
+        calls = [(call, situation.registry(call.name)) for call in will_run]
+        try:
+            ticket = await approvals.open(
+                (principal.key, principal.id),
+                situation.conversation_id,
+                self._codec.protocol,
+                self._journal.time,
+                calls,
+                self._codec.hold(turn),
+            )
+            self._delivery.hold()
+            decided = await approvals.wait(ticket)
+        except Unavailable as exc:
+            raise UpstreamFailed(
+                503, "store_unavailable", "A call needs confirmation, and it cannot be kept for now."
+            ) from exc
+        if decided is None:
+            waiting = Refusal(type="waiting", reasons=("It waits for a person's confirmation.",)).content()
+            results = [ToolResult(call.id, waiting) for call in turn.calls]
+            await self._settlements.keep(asked, self._hidden, turn, results)
+            self._journal.outcome = "held"
+            await self._delivery.release(turn, _none_run(rulings), {0: self._spaced(turn, ticket.question)})
+        return decided
+
+    def _spaced(self, turn: Turn, question: str) -> str:
+        return f"\n\n{question}" if self._delivery.said_text or turn.text else question
+
+    def _replayed(self, decided: Decided, stream: bool) -> Reply:
+        """The held turn as if the provider had just given it: it is judged again, like any other."""
+        return _Replay(self._codec.replay(decided.ticket.turn, stream), stream)
+
+    def _decline(self, asked: Request, situation: Situation, decided: Decided) -> Request:
+        """Tell the model that the user declined the turn that was held."""
+        decoder = self._codec.decoder(False, self._core.caps)
+        decoder.feed(self._codec.replay(decided.ticket.turn, False))
+        _, turn = decoder.close()
+        results = self._declined(turn, situation)
+        self._hidden.append((turn, results))
+        return self._codec.extend(asked, turn, results, relax=True)
+
+    def _declined(self, turn: Turn, situation: Situation) -> list[ToolResult]:
+        no = Deny(type="declined", reasons=("The user declined this call.",))
+        situation.begin_turn(turn.calls)
+        rulings = [self._core.pipeline.refuse(call, situation, no, "approvals") for call in turn.calls]
+        self._journal.decisions += [ruling.decision_id for ruling in rulings]
+        return [ruling.result() for ruling in rulings]
+
+    # -- the end --------------------------------------------------------------------------------
+
+    async def _release(self, asked: Request, turn: Turn, rulings: Sequence[Ruling], outcome: str) -> None:
+        """End the answer with the calls that may run; keep what the client does not see."""
+        self._journal.outcome = outcome
+        settled = [_settled(ruling) for ruling in rulings if ruling.effect is not Effect.FORWARD]
+        await self._settlements.keep(asked, self._hidden, turn, settled)
+        await self._delivery.release(turn, rulings, self._notices(turn, rulings))
 
     def _notices(self, turn: Turn, rulings: Sequence[Ruling]) -> dict[int, str]:
         """Words for the choices that are left without a call and cannot be asked again."""
@@ -250,128 +349,77 @@ class Exchange:
         for slot, ruling in zip(turn.slots, rulings, strict=True):
             if ruling.effect is not Effect.FORWARD:
                 notices.setdefault(slot.choice, []).extend(ruling.verdict.reasons)
-        if self._progress.outcome == "finished":
-            return {} if self._said_text else dict.fromkeys(notices, NOTHING_TO_SAY)
+        if self._journal.outcome == "finished":
+            silent = not (self._delivery.said_text or turn.text)
+            return dict.fromkeys(notices, NOTHING_TO_SAY) if silent else {}
         return {choice: " ".join(dict.fromkeys(reasons)) for choice, reasons in notices.items()}
 
-    def _writer(self) -> Encoder:
-        assert self._encoder is not None, "an answer has begun"
-        return self._encoder
-
-    async def _send(self, data: bytes) -> None:
-        if not data:
-            return
-        if self._progress.first_byte_s is None:
-            self._progress.first_byte_s = perf_counter() - self._began
-        await self._down.send(data)
-
-    async def _send_end(self, data: bytes) -> None:
-        self._down.holding = False
-        if not self._streaming:
-            self._progress.status = 200
-            await self._down.begin(200, self._head, None)
-        await self._send(data)
-
     async def _fail(
-        self, status: int, code: str, message: str, outcome: str, param: str | None = None
-    ) -> None:
-        self._progress.outcome, self._progress.error = outcome, message
-        self._down.holding = False
-        try:
-            if self._streaming:
-                await self._send(self._writer().error(status, code, message))
-            else:
-                self._progress.status = status
-                await self._down.begin(status, (("content-type", "application/json"),), None)
-                await self._send(self._codec.error(status, code, message, param))
-        except ConnectionError:
-            self._progress.outcome = "cancelled"
-
-    # -- what is kept ---------------------------------------------------------------------------
-
-    async def _restore(self, request: Request) -> Request:
-        ids = request.past_call_ids
-        if not ids:
-            return request
-        try:
-            values = await self._core.store.get_many([self._key(id) for id in ids])
-        except Unavailable as exc:
-            log.warning("settled calls could not be restored: %s", exc)
-            return request
-        kept = {id: value for id, value in zip(ids, values, strict=True) if value is not None}
-        self._progress.restored = len(kept)
-        return self._codec.restore(request, kept) if kept else request
-
-    async def _keep(
         self,
-        hidden: Sequence[tuple[Turn, Sequence[ToolResult]]],
-        turn: Turn,
-        settled: Sequence[ToolResult],
+        outcome: str,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        headers: Headers = (),
     ) -> None:
-        """Keep what the client does not see of this turn under the calls that it does see."""
-        if not turn.slots or not (hidden or settled):
-            return
-        settlement = self._codec.settlement(hidden, turn, settled)
+        self._journal.outcome, self._journal.error = outcome, message
         try:
-            for id in settlement.forwarded:
-                await self._core.store.put(self._key(id), settlement.kept, self._core.settled_ttl_s)
-        except Unavailable as exc:
-            log.warning("settled calls could not be kept; the model will not see them again: %s", exc)
-
-    def _key(self, call_id: str) -> str:
-        """A key under the principal's own name: another's call id opens nothing."""
-        text = "\0".join((self._incoming.principal.key, self._conversation, call_id))
-        return "settled:" + hashlib.sha256(text.encode(errors="replace")).hexdigest()
-
-    def _take_usage(self, turn: Turn) -> None:
-        if turn.usage is not None:
-            self._progress.usage = (self._progress.usage or Usage()) + turn.usage
+            await self._delivery.fail(status, code, message, param, headers)
+        except ConnectionError:
+            self._journal.outcome = "cancelled"
 
     def _leave_record(self) -> None:
         try:
-            self._core.sink.write(self._record())
+            self._core.sink.write(self._journal.record(self._delivery.status, self._delivery.first_byte_s))
         except Unavailable as exc:
             log.error("exchange %s could not be recorded: %s", self._incoming.trace_id, exc)
 
-    def _record(self) -> ExchangeRecord:
-        request, progress = self._request, self._progress
-        latency = {
-            "total": perf_counter() - self._began,
-            "upstream": progress.upstream_s,
-            "judging": progress.judging_s,
-        }
-        if progress.first_byte_s is not None:
-            latency["first_byte"] = progress.first_byte_s
-        return ExchangeRecord(
-            time=self._time,
-            trace_id=self._incoming.trace_id,
-            conversation_id=self._conversation,
-            principal=principal_fields(self._incoming.principal),
-            protocol=self._codec.protocol,
-            model=request.model if request else "",
-            stream=request.stream if request else False,
-            query=_captured_query(request, self._core.capture),
-            status=progress.status,
-            outcome=progress.outcome,
-            rounds=progress.rounds,
-            calls=len(progress.decisions),
-            input_tokens=progress.usage.input_tokens if progress.usage else None,
-            output_tokens=progress.usage.output_tokens if progress.usage else None,
-            latency_s={name: round(seconds, 6) for name, seconds in latency.items()},
-            decisions=tuple(progress.decisions),
-            error=progress.error,
-            restored=progress.restored,
-        )
+
+class _Replay:
+    """A reply that is played from memory."""
+
+    status = 200
+
+    def __init__(self, data: bytes, stream: bool) -> None:
+        self.media_type = "text/event-stream" if stream else "application/json"
+        self.headers: Headers = (("content-type", self.media_type),)
+        self._data = data
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self._data
+
+    async def drain(self) -> None:
+        """Nothing is left."""
 
 
-def _results(rulings: Sequence[Ruling]) -> list[ToolResult]:
-    return [ruling.result() for ruling in rulings if ruling.effect is Effect.SETTLE]
+def _outcome(asked: Request, turn: Turn, rulings: Sequence[Ruling], finishing: bool) -> str | None:
+    """What the answer comes to where this turn ends it; None where a person or the model is asked."""
+    effects = {ruling.effect for ruling in rulings}
+    if finishing:
+        return "finished"
+    if effects <= {Effect.FORWARD}:
+        return "forwarded" if rulings else "answered"
+    # One of several choices cannot be asked again.
+    alone = max(asked.choices, turn.choices) == 1
+    waits = bool(effects & {Effect.HOLD, Effect.FINISH})
+    return None if alone and (waits or Effect.FORWARD not in effects) else "mixed"
+
+
+def _approve(situation: Situation, decided: Decided, time: str) -> None:
+    situation.approve(decided.ticket.approval(decided.by, time), decided.ticket.covers())
+
+
+def _none_run(rulings: Sequence[Ruling]) -> list[Ruling]:
+    """The same rulings with no call that goes on: the whole turn is held."""
+    wait = Deny(type="waiting")
+    return [Ruling(ruling.call, wait, ruling.decision_id) for ruling in rulings]
 
 
 def _settled(ruling: Ruling) -> ToolResult:
     """A result for every call of a turn that is settled as a whole, those that might have run too."""
-    if ruling.effect is Effect.FORWARD:
-        skipped = Refusal(type="not_executed", reasons=("Not executed: tools were turned off.",))
+    if ruling.effect in (Effect.FORWARD, Effect.HOLD):
+        skipped = Refusal(type="not_executed", reasons=("Not executed.",))
         return ToolResult(ruling.call.id, skipped.content())
     return ruling.result()
 
@@ -384,12 +432,3 @@ def _refused_for_good(rulings: Sequence[Ruling]) -> bool:
 def _conversation_id(principal: Principal, opening: str) -> str:
     text = f"{principal.key}\0{opening}"
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
-
-
-def _captured_query(request: Request | None, capture: Capture) -> str | None:
-    if request is None or capture == "off":
-        return None
-    query = request.history.query
-    if capture == "digest":
-        return hashlib.sha256(query.encode(errors="replace")).hexdigest()
-    return query[:_MAX_QUERY_CHARS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NoReturn
 
@@ -280,7 +280,7 @@ class PastCall:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a request tells of the conversation so far."""
+    """What is known of the conversation so far."""
 
     calls: tuple[PastCall, ...] = ()
     query: str = ""
@@ -289,6 +289,22 @@ class History:
     """How many user messages there were."""
     opening: str = ""
     """The text of the first user message: with the principal, it names the conversation."""
+    last_answer: str = ""
+    """The text of the last assistant message."""
+    fresh: frozenset[str] = frozenset()
+    """Ids of the calls whose results came with this request, after the last assistant message."""
+
+    def after(self, earlier: History) -> History:
+        """This history with one that went before it."""
+        later = (replace(call, turn=call.turn + earlier.turn) for call in self.calls)
+        return History(
+            calls=(*earlier.calls, *later),
+            query=self.query or earlier.query,
+            turn=self.turn + earlier.turn,
+            opening=earlier.opening or self.opening,
+            last_answer=self.last_answer or earlier.last_answer,
+            fresh=self.fresh,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +330,8 @@ class Request:
     choices: int
     reader: Any = field(repr=False, compare=False)
     """The codec, which knows where tools and history stand in ``body``."""
+    earlier: History | None = None
+    """What the provider remembers of the conversation and ``body`` does not say."""
 
     @cached_property
     def tools(self) -> Mapping[str, OfferedTool]:
@@ -323,13 +341,21 @@ class Request:
 
     @cached_property
     def history(self) -> History:
+        """The conversation so far, with what is known of it from elsewhere."""
         history: History = self.reader.history(self.body)
-        return history
+        return history.after(self.earlier) if self.earlier is not None else history
 
     @cached_property
-    def past_call_ids(self) -> Sequence[str]:
-        ids: Sequence[str] = self.reader.past_call_ids(self.body)
-        return ids
+    def handles(self) -> Sequence[str]:
+        """The names in this request under which something may have been kept: ids of calls or answers."""
+        handles: Sequence[str] = self.reader.handles(self.body)
+        return handles
+
+    @cached_property
+    def scope(self) -> str:
+        """What tells equal handles of one principal apart: providers reuse short ids."""
+        scope: str = self.reader.scope(self)
+        return scope
 
 
 @dataclass(frozen=True, slots=True)

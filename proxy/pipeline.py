@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any, Literal
 
-from proxy.guards.base import Context, Guard, Situation
+from proxy.guards.base import Context, Guard, Situation, canonical
 from proxy.model import Principal, ToolCall, ToolResult, dumps
 from proxy.ports import Sink, Unavailable
 from proxy.record import DecisionRecord, Step, masked
@@ -82,7 +82,7 @@ class Pipeline:
             verdict, step = await _ask(watched, current, ctx)
             trail.append(step)
             mask += verdict.mask
-            if step.shadow:
+            if step.shadow or (isinstance(verdict, Confirm) and _is_approved(current, situation)):
                 continue
             if verdict.decisive:
                 outcome, by = verdict, step.guard
@@ -177,10 +177,13 @@ def _sound(call: ToolCall, verdict: Verdict, by: str | None) -> tuple[Verdict, s
     """Whatever the guards and their modes: what has no single reading is never forwarded."""
     if call.fault is not None and verdict.effect is Effect.FORWARD:
         return Reask(reasons=(call.fault,)), "wire"
-    if isinstance(verdict, Confirm):
-        reasons = (*verdict.reasons, "A person would have to confirm it, and nobody can be asked here.")
-        return Deny(reasons=reasons, mask=verdict.mask), by
     return verdict, by
+
+
+def _is_approved(call: ToolCall, situation: Situation) -> bool:
+    """Whether a person approved exactly this call, with exactly these arguments."""
+    approved = situation.approved
+    return bool(approved) and (call.id, call.name, canonical(call.arguments)) in approved
 
 
 def principal_fields(principal: Principal) -> dict[str, Any]:

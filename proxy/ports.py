@@ -114,6 +114,10 @@ class Store(Protocol):
         """Get and delete, atomically: of all who take, one receives."""
         ...
 
+    async def keys(self, prefix: str) -> list[str]:
+        """Every key that begins with ``prefix``, for people to look at; never on a request's path."""
+        ...
+
     async def count(self, key: str, amount: float, ttl_s: float) -> float:
         """Add to a counter that expires ``ttl_s`` seconds after it began; returns its new value."""
         ...

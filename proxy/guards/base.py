@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from proxy.model import OfferedTool, PastCall, Principal, Request, ToolCall
+import orjson
+
+from proxy.model import OfferedTool, PastCall, Principal, Request, ToolCall, Usage
 from proxy.tools import ToolSpec
 from proxy.verdicts import Verdict
 
@@ -27,7 +29,20 @@ class Situation:
     batch: tuple[ToolCall, ...] = ()
     """All calls of the turn: parallel calls are judged together."""
     approval: Mapping[str, Any] | None = None
+    """What a person approved: ``{approved, code, by, time, calls: [ids]}``; None where nobody did."""
+    approved: frozenset[tuple[str, str, bytes]] = frozenset()
+    """The calls that the approval is for: id, name, canonical arguments."""
     registry: Callable[[str], ToolSpec | None] = field(default=lambda name: None, repr=False)
+
+    def begin_turn(self, calls: tuple[ToolCall, ...]) -> None:
+        """The calls of the next round take the place of the last one's."""
+        self.batch = calls
+        self.__dict__.pop("policy_input", None)
+
+    def approve(self, approval: Mapping[str, Any], calls: frozenset[tuple[str, str, bytes]]) -> None:
+        """A person approved these calls."""
+        self.approval, self.approved = approval, calls
+        self.__dict__.pop("policy_input", None)
 
     @cached_property
     def policy_input(self) -> dict[str, Any]:
@@ -92,6 +107,55 @@ class Guard(Protocol):
     async def check(self, call: ToolCall, ctx: Context) -> Verdict:
         """This guard's word on the call. To break is to deny: the pipeline sees to that."""
         ...
+
+
+class Refused(Exception):
+    """A request that is not sent to the provider. ``message`` is for the client."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.param = status, code, message, param
+        self.retry_after_s = retry_after_s
+
+
+class Gate(Protocol):
+    """Judges, and may change, a request before it is sent to the provider."""
+
+    async def admit(self, request: Request, situation: Situation) -> Request:
+        """The request as it may be sent; raises ``Refused``."""
+        ...
+
+
+class Learner(Protocol):
+    """Takes in the tool results that an application sends back."""
+
+    async def learn(self, results: Sequence[PastCall], situation: Situation) -> None:
+        """See the results that are new in this request. To fail is to have learned nothing."""
+        ...
+
+
+class Meter(Protocol):
+    """Counts what a request costs against what its principal may use."""
+
+    async def open(self, situation: Situation) -> Any:
+        """Reserve what this request may cost; raises ``Refused`` (429) when nothing is left."""
+        ...
+
+    async def close(self, reservation: Any, usage: Usage | None, situation: Situation) -> None:
+        """Replace the reservation by what was used; ``usage`` is None where the provider did not say."""
+        ...
+
+
+def canonical(arguments: Any) -> bytes:
+    """Arguments in one spelling (RFC 8785 for what tool calls hold): keys sorted, no white space."""
+    return orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
 
 
 def call_input(call: ToolCall) -> dict[str, Any]:

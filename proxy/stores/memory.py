@@ -85,6 +85,12 @@ class MemoryStore:
         item = self._values.pop(key, None) or self._claims.pop(key, None)
         return None if item is None else item.value
 
+    async def keys(self, prefix: str) -> list[str]:
+        """Every key that begins with ``prefix``."""
+        return [
+            key for shelf in (self._values, self._claims) for key in list(shelf) if key.startswith(prefix)
+        ]
+
     async def count(self, key: str, amount: float, ttl_s: float) -> float:
         """Add to a counter that expires ``ttl_s`` seconds after it began; returns its new value.
 

@@ -84,12 +84,16 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What the proxy did inside one turn of which the client sees the rest."""
+    """What must be put back into the requests that follow an answer."""
 
-    forwarded: tuple[str, ...]
-    """Ids of the calls that the client runs."""
+    handles: tuple[str, ...]
+    """The names that those requests will know it by: ids of forwarded calls, or of the answer."""
     kept: bytes
     """What ``restore`` needs, in the codec's own words."""
+
+
+Rounds = Sequence[tuple[Turn, Sequence[ToolResult]]]
+"""Turns that the client does not see, each with the results that the model was given for its calls."""
 
 
 class Codec(Protocol):
@@ -119,16 +123,22 @@ class Codec(Protocol):
         ...
 
     def settlement(
-        self, hidden: Sequence[tuple[Turn, Sequence[ToolResult]]], turn: Turn, settled: Sequence[ToolResult]
-    ) -> Settlement:
-        """What to keep of a mixed turn, and of the rounds hidden before it."""
+        self, request: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult]
+    ) -> Settlement | None:
+        """What to keep of an answer: the rounds hidden before it, and the calls of its last turn that the
+        client does not run, with the results they were given; None where nothing has to be put back."""
         ...
 
     def restore(self, request: Request, kept: Mapping[str, bytes]) -> Request:
-        """Put calls that the proxy settled back beside the ones that the client ran.
+        """Put back what belongs to this request; ``kept`` has the settlements by handle."""
+        ...
 
-        ``kept`` has the settlements by the id of a call that was forwarded from them.
-        """
+    def hold(self, turn: Turn) -> bytes:
+        """A turn as it can be kept until a person has decided, in the codec's own words."""
+        ...
+
+    def replay(self, held: bytes, stream: bool) -> bytes:
+        """A held turn as a provider would send it: a stream or a body, to be read like any answer."""
         ...
 
     def error(self, status: int, code: str, message: str, param: str | None = None) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from proxy.approvals import Approvals
 from proxy.exchange import Core, Exchange, Incoming
 from proxy.guards.policy import PolicyGuard
 from proxy.guards.schema import SchemaGuard
@@ -215,6 +216,7 @@ async def run(
         store=world.store,
         sink=sink,
         registry=lambda: registry,
+        approvals=Approvals(world.store),
         caps=world.caps,
         max_rounds=world.max_rounds,
         clock=lambda: datetime(2026, 1, 1, tzinfo=UTC),

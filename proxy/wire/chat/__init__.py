@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from proxy.model import History, OfferedTool, Request, ToolResult, Turn, dumps
+from proxy.model import History, OfferedTool, Request, ToolResult, Turn, dumps, loads
 from proxy.wire.chat import request as requests
 from proxy.wire.chat.decoder import ChatTurn, StreamDecoder, body_decoder
-from proxy.wire.chat.encoder import BodyEncoder, StreamEncoder, error_body
-from proxy.wire.codec import Caps, Decoder, Encoder, Settlement
+from proxy.wire.chat.encoder import BodyEncoder, StreamEncoder, error_body, replayed
+from proxy.wire.codec import Caps, Decoder, Encoder, Rounds, Settlement
 
 
 class ChatCodec:
@@ -40,9 +40,13 @@ class ChatCodec:
         """What the messages tell of the conversation so far."""
         return requests.history(body)
 
-    def past_call_ids(self, body: Mapping[str, Any]) -> list[str]:
+    def handles(self, body: Mapping[str, Any]) -> list[str]:
         """The ids of the calls that the conversation holds."""
         return requests.past_call_ids(body)
+
+    def scope(self, request: Request) -> str:
+        """The conversation: servers that count their calls from 0 use the same ids in each."""
+        return request.history.opening
 
     def decoder(self, stream: bool, caps: Caps) -> Decoder:
         """A decoder for one answer."""
@@ -70,9 +74,11 @@ class ChatCodec:
         return requests.changed(request, messages=messages, **off)
 
     def settlement(
-        self, hidden: Sequence[tuple[Turn, Sequence[ToolResult]]], turn: Turn, settled: Sequence[ToolResult]
-    ) -> Settlement:
+        self, request: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult]
+    ) -> Settlement | None:
         """Keep the hidden rounds as messages, the turn's calls as they were, and the results written."""
+        if not turn.slots or not (hidden or settled):
+            return None
         before: list[dict[str, Any]] = []
         for earlier, results in hidden:
             # The client's own message has the text of all rounds: here it would stand twice.
@@ -83,11 +89,19 @@ class ChatCodec:
         calls = [call.wire() for call in wire.wire_calls()]
         forwarded = tuple(call["id"] for call in calls if call["id"] not in answers)
         kept = dumps({"before": before, "calls": calls, "results": answers})
-        return Settlement(forwarded, kept)
+        return Settlement(forwarded, kept) if forwarded else None
 
     def restore(self, request: Request, kept: Mapping[str, bytes]) -> Request:
         """Put settled calls, their results and hidden rounds back into the messages."""
         return requests.changed(request, messages=requests.restored(request.body["messages"], kept))
+
+    def hold(self, turn: Turn) -> bytes:
+        """Keep the assistant message as it was."""
+        return dumps({"id": turn.id, "model": turn.model, "message": turn.wire.message()})
+
+    def replay(self, held: bytes, stream: bool) -> bytes:
+        """Write a held message as an answer of its own."""
+        return replayed(loads(held), stream)
 
     def error(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
         """An error body in OpenAI's shape."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -257,6 +258,26 @@ class StreamEncoder:
 
     def error(self, status: int, code: str, message: str) -> bytes:
         return b"data: " + error_body(status, code, message) + b"\n\n"
+
+
+def replayed(held: Mapping[str, Any], stream: bool) -> bytes:
+    """A held message as a provider would send it. Its text was already said with the question."""
+    message = {**held["message"], "content": None}
+    legacy = "function_call" in message
+    finish = "function_call" if legacy else "tool_calls"
+    head = {"id": held["id"], "created": int(time.time()), "model": held["model"]}
+    if not stream:
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+        return dumps({**head, "object": "chat.completion", "choices": [choice]})
+    deltas = [{key: value for key, value in message.items() if key not in _CALL_KEYS}]
+    if legacy:
+        deltas.append({"function_call": message["function_call"]})
+    calls = message.get("tool_calls", [])
+    deltas += [{"tool_calls": [{"index": index, **call}]} for index, call in enumerate(calls)]
+    choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices.append({"index": 0, "delta": {}, "finish_reason": finish})
+    chunk = {**head, "object": "chat.completion.chunk"}
+    return b"".join([*(_event({**chunk, "choices": [choice]}) for choice in choices), DONE])
 
 
 def _event(wire: dict[str, Any]) -> bytes:

@@ -87,17 +87,24 @@ def history(body: Mapping[str, Any]) -> History:
     """What the messages tell of the conversation so far."""
     calls: list[PastCall] = []
     results = _results(body)
-    query = opening = ""
+    query = opening = last_answer = ""
     turn = 0
+    fresh: set[str] = set()
     for message in body["messages"]:
-        if message.get("role") == "user":
+        role = message.get("role")
+        if role == "user":
             turn += 1
             query = text_of(message.get("content"))
             opening = opening or query
+        elif role == "assistant":
+            last_answer = text_of(message.get("content"))
+            fresh.clear()
+        elif role == "tool":
+            fresh.add(str(message.get("tool_call_id")))
         for id, name, arguments in _calls_of(message):
             result = results.pop(id or f"function:{name}", None)
             calls.append(PastCall(id, name, arguments, result, turn))
-    return History(tuple(calls), query, turn, opening)
+    return History(tuple(calls), query, turn, opening, last_answer, frozenset(fresh))
 
 
 def _results(body: Mapping[str, Any]) -> dict[str, str]:
