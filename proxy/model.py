@@ -318,6 +318,18 @@ class OfferedTool:
     kind: str = "function"
 
 
+@dataclass(frozen=True, slots=True)
+class HostedTool:
+    """A tool that the provider runs by itself, where no call of it can be judged."""
+
+    type: str
+    """As the API names it: ``web_search``, ``mcp``, ``code_interpreter``, ..."""
+    label: str = ""
+    """What tells two of a type apart: a remote server's label or URL."""
+    approvable: bool = False
+    """The API can make each use of it wait for an approval."""
+
+
 @dataclass(frozen=True)
 class Request:
     """A client's request: a view of ``body``, the wire object, beside ``raw``, the bytes that are sent."""
@@ -338,6 +350,12 @@ class Request:
         """The tools that the application offers, by name."""
         tools: Mapping[str, OfferedTool] = self.reader.offered_tools(self.body)
         return tools
+
+    @cached_property
+    def hosted(self) -> Sequence[HostedTool]:
+        """The tools in the request that the provider would run by itself."""
+        hosted: Sequence[HostedTool] = self.reader.hosted_tools(self.body)
+        return hosted
 
     @cached_property
     def history(self) -> History:

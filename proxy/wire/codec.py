@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from proxy.model import Event, Passage, Request, ToolResult, Turn
+from proxy.model import Event, HostedTool, Passage, Request, ToolResult, Turn
 from proxy.wire.sse import SseDecoder
 
 
@@ -77,6 +77,10 @@ class Encoder(Protocol):
         """End the answer with the proxy's own words."""
         ...
 
+    def status(self, text: str) -> bytes:
+        """A line of the proxy's own before the end of a stream; a body has no place for one."""
+        ...
+
     def error(self, status: int, code: str, message: str) -> bytes:
         """An error after the answer has begun."""
         ...
@@ -120,6 +124,31 @@ class Codec(Protocol):
 
     def forbid_tools(self, request: Request, notice: str) -> Request:
         """The request with tools turned off: the model has to answer."""
+        ...
+
+    def without_tools(
+        self, request: Request, functions: Collection[str], hosted: Collection[HostedTool]
+    ) -> Request:
+        """The request without these tools, the rest in its order and bytes' reading.
+
+        Raises ``BadRequest`` where a ``tool_choice`` names one of them.
+        """
+        ...
+
+    def with_approval(self, request: Request, hosted: Collection[HostedTool]) -> Request:
+        """The request with these hosted tools made to wait for an approval at each use."""
+        ...
+
+    def with_results(self, request: Request, contents: Mapping[str, str]) -> Request:
+        """The request with other text in the results of these calls (by call id)."""
+        ...
+
+    def with_model(self, request: Request, model: str) -> Request:
+        """The request for another model."""
+        ...
+
+    def with_guidance(self, request: Request, text: str) -> Request:
+        """The request with an instruction added after those that it has, so that their prefix holds."""
         ...
 
     def settlement(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from proxy.model import History, OfferedTool, Request, ToolResult, Turn, dumps, loads
+from proxy.model import History, HostedTool, OfferedTool, Request, ToolResult, Turn, dumps, loads
 from proxy.wire.chat import request as requests
+from proxy.wire.chat import tools
 from proxy.wire.chat.decoder import ChatTurn, StreamDecoder, body_decoder
 from proxy.wire.chat.encoder import BodyEncoder, StreamEncoder, error_body, replayed
 from proxy.wire.codec import Caps, Decoder, Encoder, Rounds, Settlement
@@ -72,6 +74,37 @@ class ChatCodec:
             off["function_call"] = "none"
         messages = [*request.body["messages"], {"role": "system", "content": notice}]
         return requests.changed(request, messages=messages, **off)
+
+    def hosted_tools(self, body: Mapping[str, Any]) -> list[HostedTool]:
+        """The tools that the provider runs by itself."""
+        return tools.hosted(body)
+
+    def without_tools(
+        self, request: Request, functions: Collection[str], hosted: Collection[HostedTool]
+    ) -> Request:
+        """Take tools out of the request."""
+        return tools.without(request, functions, hosted)
+
+    def with_approval(self, request: Request, hosted: Collection[HostedTool]) -> Request:
+        """Chat Completions has no such wait: the request stays as it is, and policy has to strip or deny."""
+        return request
+
+    def with_results(self, request: Request, contents: Mapping[str, str]) -> Request:
+        """Put other text into tool results."""
+        messages = [requests.with_content(message, contents) for message in request.body["messages"]]
+        return requests.changed(request, messages=messages)
+
+    def with_model(self, request: Request, model: str) -> Request:
+        """Ask another model."""
+        return replace(requests.changed(request, model=model), model=model)
+
+    def with_guidance(self, request: Request, text: str) -> Request:
+        """Add a system message after those that open the conversation."""
+        messages = request.body["messages"]
+        at = next((i for i, m in enumerate(messages) if m.get("role") not in ("system", "developer")), 0)
+        role = messages[at - 1]["role"] if at else "system"
+        added = {"role": role, "content": text}
+        return requests.changed(request, messages=[*messages[:at], added, *messages[at:]])
 
     def settlement(
         self, request: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult]

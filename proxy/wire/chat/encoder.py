@@ -256,6 +256,11 @@ class StreamEncoder:
             frames.append(_event({**head, "choices": [], "usage": self._continuity.usage}))
         return b"".join([*frames, DONE])
 
+    def status(self, text: str) -> bytes:
+        head = {"object": "chat.completion.chunk", **self._continuity.head}
+        said = self._with_role({"index": 0, "delta": {"content": text}, "finish_reason": None})
+        return _event({**head, "choices": [said]})
+
     def error(self, status: int, code: str, message: str) -> bytes:
         return b"data: " + error_body(status, code, message) + b"\n\n"
 
@@ -353,6 +358,9 @@ class BodyEncoder:
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
         body = {"object": "chat.completion", **self._continuity.head, "choices": [choice]}
         return dumps(body | ({"usage": self._continuity.usage} if self._continuity.usage else {}))
+
+    def status(self, text: str) -> bytes:
+        return b""
 
     def error(self, status: int, code: str, message: str) -> bytes:
         return error_body(status, code, message)

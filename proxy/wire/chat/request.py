@@ -144,6 +144,12 @@ def changed(request: Request, **keys: Any) -> Request:
     return replace(request, body=body, raw=dumps(body))
 
 
+def with_content(message: dict[str, Any], contents: Mapping[str, str]) -> dict[str, Any]:
+    """A tool result's message with other text, where ``contents`` has one for its call."""
+    text = contents.get(str(message.get("tool_call_id"))) if message.get("role") == "tool" else None
+    return message if text is None else {**message, "content": text}
+
+
 def result_messages(message: Mapping[str, Any], results: Sequence[ToolResult]) -> list[dict[str, Any]]:
     """The tool results in the words that answer this assistant message."""
     if legacy := message.get("function_call"):
