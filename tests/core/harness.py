@@ -20,14 +20,12 @@ from proxy.model import Principal
 from proxy.pipeline import Pipeline, Watched
 from proxy.ports import Ask, Headers, UpstreamFailed
 from proxy.record import DecisionRecord, ExchangeRecord, Record
-from proxy.scripted import chat as chat_dialect
-from proxy.scripted.chat import shape
 from proxy.scripted.reply import compose
 from proxy.scripted.script import Played, Script
 from proxy.stores.memory import MemoryStore
 from proxy.tools import Registry, ToolSpec
-from proxy.wire.chat import ChatCodec
 from proxy.wire.codec import Caps
+from tests.core.protocols import PROTOCOLS, Protocol, chat_request
 
 Cuts = Sequence[int]
 
@@ -77,8 +75,9 @@ class FakeReply:
 class FakeUpstream:
     """Plays a script's turns; every answer's bytes are cut where ``cuts`` says (0 = byte by byte)."""
 
-    def __init__(self, script: Script, cuts: Cuts | None = None) -> None:
+    def __init__(self, script: Script, cuts: Cuts | None = None, protocol: Protocol | None = None) -> None:
         self.script, self.cuts = script, cuts
+        self.dialect = (protocol or PROTOCOLS["chat"]).dialect
         self.asks: list[Ask] = []
         self.sent: list[bytes] = []
 
@@ -86,10 +85,11 @@ class FakeUpstream:
     async def ask(self, ask: Ask) -> AsyncIterator[FakeReply]:
         body = orjson.loads(ask.body)
         self.asks.append(ask)
-        played = Played(self.script, chat_dialect.answered(body))
+        dialect = self.dialect
+        played = Played(self.script, dialect.answered(body))
         if (expect := played.turn.expect) is not None:
-            assert not list(expect.mismatches(chat_dialect.seen(body)))
-        reply = compose(chat_dialect, played, shape(body))
+            assert not list(expect.mismatches(dialect.seen(body)))
+        reply = compose(dialect, played, dialect.shape(body))
         raw = b"".join(reply.pieces)
         self.sent.append(raw)
         media = reply.headers["content-type"].partition(";")[0]
@@ -161,26 +161,9 @@ def _timeless(fields: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def tool(spec: Any) -> dict[str, Any]:
-    """A tool as requests offer it; a bare name takes anything."""
-    if isinstance(spec, str):
-        spec = {"name": spec, "parameters": {"type": "object"}}
-    return spec if "type" in spec else {"type": "function", "function": spec}
-
-
 def request_body(case: Mapping[str, Any], stream: bool) -> dict[str, Any]:
-    given = dict(case.get("request", {}))
-    body: dict[str, Any] = {
-        "model": "scripted",
-        "messages": given.pop("messages", [{"role": "user", "content": "Do it."}]),
-        "stream": stream,
-    }
-    if stream and given.pop("include_usage", True):
-        body["stream_options"] = {"include_usage": True}
-    given.pop("include_usage", None)
-    if "tools" in given:
-        body["tools"] = [tool(spec) for spec in given.pop("tools")]
-    return body | given
+    """A case's request as Chat Completions."""
+    return chat_request(case.get("request", {}), stream)
 
 
 @dataclass
@@ -198,11 +181,13 @@ async def run(
     cuts: Cuts | None = None,
     world: World | None = None,
     body: Mapping[str, Any] | None = None,
+    protocol: str = "chat",
 ) -> Outcome:
     """Run a case's request once."""
+    spoken = PROTOCOLS[protocol]
     world = world or World(max_rounds=case.get("max_rounds", 3))
     engine, sink, client = FakeEngine(case.get("policy", {})), ListSink(), FakeClient()
-    upstream = FakeUpstream(Script.of("scripted", case["upstream"]), cuts)
+    upstream = FakeUpstream(Script.of("scripted", case["upstream"]), cuts, spoken)
     registry = Registry({t["name"]: ToolSpec.model_validate(t) for t in case.get("registry", [])})
     pipeline = Pipeline(
         (Watched(SchemaGuard()), Watched(PolicyGuard(engine))),
@@ -223,7 +208,7 @@ async def run(
     )
     who = case.get("principal", {})
     principal = Principal(who.get("id", "ann"), tuple(who.get("roles", ())), who.get("tenant", ""))
-    raw = orjson.dumps(body if body is not None else request_body(case, stream))
-    incoming = Incoming(raw, "/chat/completions", (), principal, "trace")
-    await Exchange(core, ChatCodec(), incoming, client).run()
+    raw = orjson.dumps(body if body is not None else spoken.request(case.get("request", {}), stream))
+    incoming = Incoming(raw, spoken.path, (), principal, "trace")
+    await Exchange(core, spoken.codec, incoming, client).run()
     return Outcome(client, upstream, engine, sink.records)

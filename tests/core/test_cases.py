@@ -11,21 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.harness import Outcome, run
-from tests.core.view import Answer, View, read
+from tests.core.protocols import PROTOCOLS
+from tests.core.view import Answer, View
 
 CASES = [
-    pytest.param(case, id=case["name"])
+    pytest.param(case, protocol, id=f"{protocol}-{case['name']}")
     for file in sorted((Path(__file__).parent.parent / "cases").glob("*.yaml"))
     for case in yaml.safe_load(file.read_text())
+    for protocol in PROTOCOLS
+    if protocol in case.get("protocols", PROTOCOLS)
 ]
 STREAM_OR_BODY = pytest.mark.parametrize("stream", [True, False], ids=["stream", "body"])
 
 
 @STREAM_OR_BODY
-@pytest.mark.parametrize("case", CASES)
-async def test_case(case: dict[str, Any], stream: bool) -> None:
-    outcome = await run(case, stream)
-    answer = read(outcome.client.data, stream and outcome.client.status == 200)
+@pytest.mark.parametrize(("case", "protocol"), CASES)
+async def test_case(case: dict[str, Any], protocol: str, stream: bool) -> None:
+    outcome = await run(case, stream, protocol=protocol)
+    answer = PROTOCOLS[protocol].read(outcome.client.data, stream and outcome.client.status == 200)
     _check_client(case["client"], outcome, answer, stream)
     _check_records(case, outcome)
     assert len(answer.ids) <= 1, "one answer has one id"
@@ -78,18 +81,20 @@ def _check_records(case: dict[str, Any], outcome: Outcome) -> None:
 
 
 @STREAM_OR_BODY
-@pytest.mark.parametrize("case", CASES)
-async def test_byte_by_byte_is_the_same(case: dict[str, Any], stream: bool) -> None:
-    whole = await run(case, stream)
-    bytewise = await run(case, stream, cuts=())
+@pytest.mark.parametrize(("case", "protocol"), CASES)
+async def test_byte_by_byte_is_the_same(case: dict[str, Any], protocol: str, stream: bool) -> None:
+    whole = await run(case, stream, protocol=protocol)
+    bytewise = await run(case, stream, cuts=(), protocol=protocol)
     assert bytewise.comparable() == whole.comparable()
 
 
 @STREAM_OR_BODY
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "protocol"), CASES)
 @settings(max_examples=8, deadline=None)
 @given(cuts=st.lists(st.integers(0, 2**20), min_size=1, max_size=12))
-async def test_any_cut_is_the_same(case: dict[str, Any], stream: bool, cuts: list[int]) -> None:
-    whole = await run(case, stream)
-    cut = await run(case, stream, cuts=cuts)
+async def test_any_cut_is_the_same(
+    case: dict[str, Any], protocol: str, stream: bool, cuts: list[int]
+) -> None:
+    whole = await run(case, stream, protocol=protocol)
+    cut = await run(case, stream, cuts=cuts, protocol=protocol)
     assert cut.comparable() == whole.comparable()
