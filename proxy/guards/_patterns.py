@@ -113,7 +113,9 @@ def _weigh(text: str) -> Pattern:
         options = FancyRegexOptions(backtrack_limit=BACKTRACK_LIMIT, size_limit=size, dfa_size_limit=size)
         if _compiles(text, options):
             return Pattern(size, looks_around=True)
-    raise Unbounded(f"the pattern {text[:60]!r} is not a regular expression, or too large")
+    raise Unbounded(
+        f"the pattern {text[:60]!r} is not a regular expression that can be run here, or too large"
+    )
 
 
 def _compiles(text: str, options: RegexOptions | FancyRegexOptions) -> bool:

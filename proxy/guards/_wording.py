@@ -162,7 +162,9 @@ def _limit(text: str, noun: str = "") -> Callable[[ValidationError], str]:
         limit = error.kind.value
         plain = int(limit) if isinstance(limit, float) and limit.is_integer() and abs(limit) < 1e15 else limit
         shown = str(plain)[:MAX_QUOTED]
-        return f"{text} {shown}{f' {noun}' if plain == 1 else f' {_plural(noun)}' if noun else ''}"
+        if not noun:
+            return f"{text} {shown}"
+        return f"{text} {shown} {noun if plain == 1 else _plural(noun)}"
 
     return word
 

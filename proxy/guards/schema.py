@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from proxy.guards._coercion import Change, applied, changes
-from proxy.guards._naming import quoted, subject, suggestion
+from proxy.guards._naming import clip, quoted, subject, suggestion
 from proxy.guards._validators import Compiled, SchemaRefused, TooLarge, Validators
 from proxy.guards._wording import Problem, problems, refusal, unknown
 from proxy.guards.base import Context
@@ -19,6 +19,7 @@ _TOO_LARGE = (
     "The arguments would take too long to check against the tool's schema: make them shorter, or less nested."
 )
 _MAX_NAMES = 10
+_MAX_REASON_BYTES = 720
 _MAX_REASONS = 8
 
 
@@ -50,7 +51,7 @@ class SchemaGuard:
         """This guard's word on the call; never raises, whatever the arguments or the schema are."""
         spec, offered = ctx.spec, ctx.offered
         if call.fault is not None:
-            return Reask(reasons=(call.fault,))
+            return Reask(reasons=(clip(call.fault, _MAX_REASON_BYTES),))
         if offered is None:
             return _unknown_tool(call.name, list(ctx.situation.request.tools))
         if spec is None and self._unregistered != "validate":
@@ -60,10 +61,10 @@ class SchemaGuard:
                 return Reask(reasons=(f"The tool {quoted(call.name)} takes a JSON object, not free text.",))
             return _ALLOW
         schema = offered.parameters if spec is None or spec.parameters is None else spec.parameters
-        if schema is None or call.arguments is None:
-            return (
-                _ALLOW if call.arguments is not None else Reask(reasons=("The arguments have no reading.",))
-            )
+        if call.arguments is None:
+            return Reask(reasons=("The arguments have no reading.",))
+        if schema is None:
+            return _ALLOW
         try:
             compiled = self._compiled(schema, spec)
             return self._judge(call, call.arguments, compiled)
@@ -127,7 +128,8 @@ def _not_registered(name: str) -> Deny:
 
 
 def _unknown_tool(name: str, offered: Sequence[str]) -> Reask:
-    return Reask(type="unknown_tool", reasons=(f"There is no tool {quoted(name)}{_instead(name, offered)}",))
+    reason = f"There is no tool {quoted(name)}{_instead(name, offered)}"
+    return Reask(type="unknown_tool", reasons=(clip(reason, _MAX_REASON_BYTES),))
 
 
 def _instead(name: str, offered: Sequence[str]) -> str:
@@ -137,4 +139,4 @@ def _instead(name: str, offered: Sequence[str]) -> str:
         return hint
     shown = ", ".join(quoted(other) for other in offered[:_MAX_NAMES])
     more = f" and {len(offered) - _MAX_NAMES} more" if len(offered) > _MAX_NAMES else ""
-    return f". The tools are {shown}{more}."
+    return f". Available tools: {shown}{more}."
