@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import socket
 from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 
 from proxy.exchange import Core, Exchange, Incoming
+from proxy.http.bodies import Unreadable, continue_if_expected, decoded, read_body
 from proxy.http.doors import Disposition, Door, DoorTable
 from proxy.http.headers import TRACE_ID, for_upstream
 from proxy.http.identity import Identity, Recognised, Unidentified
@@ -39,6 +41,7 @@ class Client:
         self._keepalive = b""
         self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._alive: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
 
     async def begin(self, status: int, headers: Headers, keepalive: bytes | None) -> None:
@@ -66,12 +69,16 @@ class Client:
         """Keep the client's stream alive while nothing can be sent; a silent provider is not hidden."""
         due = self._sent_at + self._keepalive_s - self._loop.time()
         if due <= 0:
-            if self.holding:
-                spawn(self._say_alive())
+            # To a client that has not yet read the last one, another says nothing.
+            if self.holding and (self._alive is None or self._alive.done()):
+                self._alive = spawn(self._say_alive())
             due = self._keepalive_s
         self._timer = self._loop.call_later(due, self._look)
 
     async def _say_alive(self) -> None:
+        # The answer may have gone on, or ended, since the timer rang.
+        if not self.holding or self._timer is None:
+            return
         # When the client is gone, the handler is being cancelled for the same reason.
         with contextlib.suppress(ConnectionError):
             await self.send(self._keepalive)
@@ -80,6 +87,7 @@ class Client:
         """No keep-alive is sent any more."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
 
 class Proxy:
@@ -94,12 +102,19 @@ class Proxy:
         *,
         max_request_bytes: int,
         keepalive_s: float,
+        body_timeout_s: float = 60.0,
+        stalled_client_s: float = 300.0,
+        idle_connection_s: float = 75.0,
         doors: DoorTable | None = None,
     ) -> None:
+        """``body_timeout_s`` is for the whole of a judged request's body to arrive; ``stalled_client_s``
+        for a client that reads nothing of what was sent; ``idle_connection_s`` for the head of a request.
+        """
         self._core, self._upstream, self._identity = core, upstream, identity
         self._codecs = codecs
         self._max_request_bytes = max_request_bytes
-        self._keepalive_s = keepalive_s
+        self._keepalive_s, self._body_timeout_s = keepalive_s, body_timeout_s
+        self._stalled_client_s, self._idle_connection_s = stalled_client_s, idle_connection_s
         self._doors = doors or DoorTable()
 
     def server(self) -> web.Server:
@@ -107,9 +122,12 @@ class Proxy:
         return _Server(
             self.handle,
             request_factory=self._request,
+            stalled_client_s=self._stalled_client_s,
             handler_cancellation=True,
             access_log=None,
-            keepalive_timeout=75.0,
+            # Judged bodies are decoded within bounds of our own; others go on as they are.
+            auto_decompress=False,
+            keepalive_timeout=self._idle_connection_s,
             lingering_time=1.0,
         )
 
@@ -134,20 +152,17 @@ class Proxy:
             recognised = self._identity.identify(request.headers, _peer(request))
             if refusal := _refused(door, request, codec, trace_id):
                 return refusal
-            if query := request.query_string:
+            # As it was sent: decoded, it could say something else to the provider.
+            if query := request.rel_url.raw_query_string:
                 path = f"{path}?{query}"
-            headers = for_upstream(request.headers, recognised.consumed)
-            if door.disposition is Disposition.PASSED:
+            judged = door.disposition is Disposition.JUDGED
+            headers = for_upstream(request.headers, recognised.consumed, judged)
+            if not judged:
                 return await self._pass(request, path, headers, trace_id)
             return await self._judge(request, codec, path, headers, recognised, trace_id)
         except Unidentified as exc:
             return _error(codec, exc.status, "unidentified", str(exc), trace_id)
-        except web.HTTPRequestEntityTooLarge:
-            message = (
-                f"The request is larger than {self._max_request_bytes} bytes (limits.max_request_bytes)."
-            )
-            return _error(codec, 413, "request_too_large", message, trace_id)
-        except UpstreamFailed as exc:
+        except (Unreadable, UpstreamFailed) as exc:
             return _error(codec, exc.status, exc.code, exc.message, trace_id)
 
     async def _judge(
@@ -159,7 +174,8 @@ class Proxy:
         recognised: Recognised,
         trace_id: str,
     ) -> web.StreamResponse:
-        raw = await request.read()
+        raw = await read_body(request, self._max_request_bytes, self._body_timeout_s)
+        raw = decoded(raw, request.headers.getall("content-encoding", ()), self._max_request_bytes)
         client = Client(request, trace_id, self._keepalive_s)
         incoming = Incoming(raw, path, headers, recognised.principal, trace_id)
         try:
@@ -175,8 +191,11 @@ class Proxy:
     ) -> web.StreamResponse:
         """Carry a request that holds no calls, and its answer, as they are."""
         body, model = await self._passed_body(request)
+        if body is request.content and request.content_length is not None:
+            headers = [*headers, ("content-length", str(request.content_length))]
         async with self._upstream.send(request.method, path, headers, body, model) as reply:
             response = web.StreamResponse(status=reply.status, headers=_head(reply.headers, trace_id))
+            response.content_length = reply.length
             await response.prepare(request)
             try:
                 async for chunk in reply.chunks():
@@ -189,16 +208,17 @@ class Proxy:
             return response
 
     async def _passed_body(self, request: web.BaseRequest) -> tuple[Any, str | None]:
-        """The body, and the model that it names where it is JSON and small enough to read."""
+        """The body, and the model that it names where it is JSON; anything else is carried as it comes."""
         if not request.can_read_body:
             return None, None
-        length = request.content_length
-        if request.content_type != "application/json" or length is None or length > self._max_request_bytes:
+        if request.content_type != "application/json":
+            await continue_if_expected(request)
             return request.content, None
-        raw = await request.read()
+        size = self._max_request_bytes
+        raw = await read_body(request, size, self._body_timeout_s)
         try:
-            body = loads(raw)
-        except Fault:
+            body = loads(decoded(raw, request.headers.getall("content-encoding", ()), size))
+        except (Fault, Unreadable):
             return raw, None
         model = body.get("model") if isinstance(body, dict) else None
         return raw, model if isinstance(model, str) else None
@@ -236,16 +256,32 @@ def _peer(request: web.BaseRequest) -> str | None:
 
 
 class _Handler(RequestHandler):
-    """What is no HTTP at all is answered in the shape that clients of the API read."""
+    """One client's connection."""
 
-    __slots__ = ()
+    __slots__ = ("_stalled_client_s",)
+
+    def __init__(self, manager: web.Server, *, stalled_client_s: float, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._stalled_client_s = stalled_client_s
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Have the system end the connection of a client that reads nothing any more (RFC 5482)."""
+        super().connection_made(transport)
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
+        connection = transport.get_extra_info("socket")
+        if option is not None and connection is not None and connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, option, int(self._stalled_client_s * 1000))
 
     def handle_error(
         self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
+        """Answer what is no HTTP, or what failed here, in the shape that clients of the API read."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client is gone
         if status >= 500:
             log.error("a request could not be handled", exc_info=exc)
-        self.force_close()
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun, and another cannot follow it")
         word = "The request is not valid HTTP." if status < 500 else "Callgate could not handle this request."
         kind = "invalid_request_error" if status < 500 else "server_error"
         error = {
@@ -254,8 +290,11 @@ class _Handler(RequestHandler):
             "param": None,
             "code": "bad_http" if status < 500 else "internal_error",
         }
-        headers: CIMultiDictProxy[str] | CIMultiDict[str] = _head((), secrets.token_hex(16))
-        return web.json_response({"error": error}, status=status, headers=headers)
+        response = web.json_response(
+            {"error": error}, status=status, headers=_head((), secrets.token_hex(16))
+        )
+        response.force_close()
+        return response
 
 
 class _Server(web.Server):

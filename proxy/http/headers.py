@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.ports import Headers
+
+Received: TypeAlias = CIMultiDict[str] | CIMultiDictProxy[str]
+"""The headers of one message as aiohttp read them: any name may be there more than once."""
 
 # RFC 9110 7.6.1, and what older proxies still send.
 HOP_BY_HOP = frozenset(
@@ -23,37 +30,36 @@ HOP_BY_HOP = frozenset(
 INTERNAL = "x-callgate-"
 TRACE_ID = "x-callgate-trace-id"
 
-# Written anew for each hop: the body is decoded here, and measured again.
-_REQUEST_DROPPED = HOP_BY_HOP | {"host", "content-length", "content-encoding", "accept-encoding", "expect"}
-_RESPONSE_DROPPED = HOP_BY_HOP | {"content-length", "date"}
+# Written anew for each hop.
+_REQUEST_DROPPED = HOP_BY_HOP | {"host", "content-length", "expect"}
+# A judged body is decoded here, and its answer is asked for without an encoding.
+_JUDGED_DROPPED = _REQUEST_DROPPED | {"content-encoding", "accept-encoding"}
+# What speaks of the provider's own origin, not of this one: followed here, Alt-Svc (RFC 7838) would lead
+# clients around Callgate.
+_RESPONSE_DROPPED = HOP_BY_HOP | {"content-length", "date", "alt-svc", "strict-transport-security"}
 CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key"})
 
+# RFC 9110 5.5. Lone surrogates stand for bytes that are not UTF-8, and cannot be written again.
+_UNSENDABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
-def for_upstream(headers: Mapping[str, str], consumed: frozenset[str]) -> list[tuple[str, str]]:
+
+def for_upstream(headers: Received, consumed: frozenset[str], judged: bool) -> list[tuple[str, str]]:
     """The client's headers that the provider gets.
 
-    ``consumed`` names, in lower case, those that told Callgate who asks.
+    ``consumed`` names, in lower case, those that told Callgate who asks; a body that is not ``judged``
+    goes on as it is encoded.
     """
-    dropped = _REQUEST_DROPPED | consumed
-    if "connection" in headers:
-        dropped |= _named(headers["connection"])
-    return [
-        (name, value)
-        for name, value in headers.items()
-        if (lower := name.lower()) not in dropped and not lower.startswith(INTERNAL)
-    ]
+    return list(_crossing(headers, consumed | (_JUDGED_DROPPED if judged else _REQUEST_DROPPED)))
 
 
-def for_client(headers: Mapping[str, str], decoded: bool) -> Headers:
+def for_client(headers: Received, decoded: bool) -> Headers:
     """The provider's headers that the client gets; ``decoded``: the body's encoding was undone."""
     dropped = _RESPONSE_DROPPED | {"content-encoding"} if decoded else _RESPONSE_DROPPED
-    if "connection" in headers:
-        dropped |= _named(headers["connection"])
-    return [
-        (name, value)
-        for name, value in headers.items()
-        if (lower := name.lower()) not in dropped and not lower.startswith(INTERNAL)
-    ]
+    kept = list(_crossing(headers, dropped))
+    if len(headers.getall("content-type", ())) > 1:
+        # By the first of them the body was read: the client must not go by another.
+        return [("Content-Type", headers["content-type"]), *without(kept, {"content-type"})]
+    return kept
 
 
 def without(headers: Headers, names: Iterable[str]) -> list[tuple[str, str]]:
@@ -62,6 +68,20 @@ def without(headers: Headers, names: Iterable[str]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in headers if name.lower() not in dropped]
 
 
-def _named(connection: str) -> frozenset[str]:
-    """The headers that a Connection header binds to its hop."""
-    return frozenset(name.strip().lower() for name in connection.split(","))
+def _crossing(headers: Received, dropped: frozenset[str]) -> Iterator[tuple[str, str]]:
+    if "connection" in headers:
+        dropped |= _named(headers.getall("connection"))
+    for name, value in headers.items():
+        lower = name.lower()
+        if lower not in dropped and not lower.startswith(INTERNAL) and is_sendable(value):
+            yield name, value
+
+
+def is_sendable(value: str) -> bool:
+    """Whether a header's value can be written as it was read; one that cannot is left out, not mended."""
+    return value.isprintable() or _UNSENDABLE.search(value) is None
+
+
+def _named(connection: Iterable[str]) -> frozenset[str]:
+    """The headers that Connection headers bind to their hop."""
+    return frozenset(name.strip().lower() for value in connection for name in value.split(","))

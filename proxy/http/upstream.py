@@ -1,10 +1,16 @@
-"""The providers, over aiohttp. A request is sent once: who sends a POST again may act twice."""
+"""The providers, over aiohttp. A request is sent once: who sends a POST again may act twice.
+
+That holds too where the provider closes a kept connection just as a request is written to it: whether it
+was read cannot be known, so the client gets a 502 and decides. Only GET and DELETE, which are idempotent
+(RFC 9110 9.2.2), are sent again there by aiohttp. A connection that was closed earlier is not used at all.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import ssl
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -21,7 +27,13 @@ from proxy.ports import Ask, Headers, Reply, UpstreamFailed
 # aiohttp warns of, and the loop would feel, one write of a larger body.
 _STREAMED_ABOVE_BYTES = 2**20
 _DRAIN_S = 0.25
-_MAX_URLS = 1024
+# Words about an error, not an answer: more than this is neither.
+_MAX_ERROR_BYTES = 4 * 2**20
+# Both come from clients: what is remembered of them is bounded, in number and in size.
+_MAX_KNOWN = 1024
+_MAX_KNOWN_CHARS = 256
+# What aiohttp undoes by itself.
+_ENCODINGS = frozenset({"gzip", "deflate"})
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class HttpUpstream:
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
             # One user's cookies must never go out with another's request.
             cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )
 
     async def close(self) -> None:
@@ -76,7 +88,7 @@ class HttpUpstream:
 
     def send(
         self, method: str, path: str, headers: Headers, body: Any, model: str | None
-    ) -> AbstractAsyncContextManager[Reply]:
+    ) -> AbstractAsyncContextManager[HttpReply]:
         """Send a passed route's request; its answer's bytes stay as they are."""
         endpoint = self._endpoints[0] if model is None else self.endpoint(model)
         return _Sent(self, endpoint, method, path, headers, body, decode=False)
@@ -89,17 +101,17 @@ class HttpUpstream:
             if known is None:
                 message = f"No upstream serves the model {model[:200]!r}; see upstreams[].models."
                 raise UpstreamFailed(404, "model_not_found", message)
-            if len(self._by_model) < _MAX_URLS:
+            if len(model) <= _MAX_KNOWN_CHARS and len(self._by_model) < _MAX_KNOWN:
                 self._by_model[model] = known
         return known
 
     def url(self, endpoint: Endpoint, path: str) -> URL:
-        """The provider's URL for a path below its base."""
+        """The provider's URL for a path below its base, percent-encoded as it is sent."""
         key = (endpoint.name, path)
         url = self._urls.get(key)
         if url is None:
             url = URL(endpoint.base_url + path, encoded=True)
-            if len(self._urls) < _MAX_URLS:
+            if len(path) <= _MAX_KNOWN_CHARS and "?" not in path and len(self._urls) < _MAX_KNOWN:
                 self._urls[key] = url
         return url
 
@@ -154,18 +166,20 @@ class _Sent:
             raise UpstreamFailed(504, "upstream_timeout", message) from None
         except aiohttp.ClientConnectorError:
             raise UpstreamFailed(502, "upstream_unreachable", "The provider cannot be reached.") from None
+        except aiohttp.ClientResponseError:
+            message = "The provider's answer is not valid HTTP."
+            raise UpstreamFailed(502, "upstream_malformed", message) from None
         except aiohttp.ClientError:
             message = (
                 "The connection to the provider broke before it answered. The request was not sent again."
             )
             raise UpstreamFailed(502, "upstream_broken", message) from None
         self._response = response
-        if 300 <= response.status < 400:
+        try:
+            _check_head(response, self._decode)
+        except UpstreamFailed:
             response.close()
-            message = (
-                f"The provider answered with a redirect ({response.status}); check upstreams[].base_url."
-            )
-            raise UpstreamFailed(502, "upstream_redirect", message)
+            raise
         return HttpReply(response, endpoint.idle_timeout_s, self._decode)
 
     async def __aexit__(
@@ -176,17 +190,31 @@ class _Sent:
             self._response.release()
 
 
+def _check_head(response: aiohttp.ClientResponse, decode: bool) -> None:
+    """Refuse an answer that cannot be carried as one; raises ``UpstreamFailed``."""
+    status = response.status
+    if status < 200:
+        message = f"The provider wants to speak another protocol ({status})."
+        raise UpstreamFailed(502, "upstream_malformed", message)
+    if 300 <= status < 400 and status != 304:
+        message = f"The provider answered with a redirect ({status}); check upstreams[].base_url."
+        raise UpstreamFailed(502, "upstream_redirect", message)
+    encoding = ",".join(response.headers.getall("content-encoding", ())).strip().lower()
+    if decode and encoding not in ("", "identity") and encoding not in _ENCODINGS:
+        message = "The provider's answer has a content encoding that was not asked for and cannot be read."
+        raise UpstreamFailed(502, "upstream_malformed", message)
+
+
 def _request_headers(endpoint: Endpoint, headers: Headers, decode: bool) -> list[tuple[str, str]]:
-    """What the provider is sent beside the client's own headers."""
-    written = dict(endpoint.headers)
-    if decode:
-        written["Accept-Encoding"] = "identity"
+    """What the provider is sent: the client's headers, and what the operator sets over them."""
+    written = {name.lower(): value for name, value in endpoint.headers.items()}
     if endpoint.key is not None:
-        written["Authorization"] = f"Bearer {endpoint.key}"
-        headers = without(headers, CREDENTIALS)
-    replaced = {name.lower() for name in endpoint.headers}
-    kept = without(headers, replaced) if replaced else headers
-    return [*kept, *written.items()]
+        written.setdefault("authorization", f"Bearer {endpoint.key}")
+    if decode:
+        written["accept-encoding"] = "identity"
+    # With a key of the operator's own, in whichever header, no key of a client's goes beside it.
+    replaced = written.keys() | (CREDENTIALS if CREDENTIALS & written.keys() else frozenset())
+    return [*without(headers, replaced), *written.items()]
 
 
 class HttpReply:
@@ -197,12 +225,17 @@ class HttpReply:
         self._idle_timeout_s = idle_timeout_s
         self.status = response.status
         self.headers = for_client(response.headers, decode)
+        # A judged answer has its own bounds where it is read; a passed one is never held.
+        self._max_bytes = _MAX_ERROR_BYTES if decode and self.status >= 300 else sys.maxsize
+        self.length = None if decode else response.content_length
+        """How many bytes the body has, where the provider said so and they stay as they are."""
         self.media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives; raises ``UpstreamFailed`` when it is cut or stalls."""
         content = self._response.content
         watch = _Watch(self._response, self._idle_timeout_s)
+        left = self._max_bytes
         try:
             while True:
                 watch.begin()
@@ -210,6 +243,9 @@ class HttpReply:
                 watch.end()
                 if not chunk:
                     return
+                left -= len(chunk)
+                if left < 0:
+                    raise UpstreamFailed(502, "upstream_malformed", "The provider's error is too large.")
                 yield chunk
         except (aiohttp.ClientError, OSError):
             if watch.stalled:
