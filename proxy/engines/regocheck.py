@@ -194,9 +194,21 @@ class _LookedUp:
         if kind == "Call" and ".".join(_fixed(inner["fcn"])) in self.builtins:
             return self.found(inner["params"])
         if kind in ("Call", "RefDot", "RefBrack"):
-            name = {_fixed(inner["fcn"])[0]} if kind == "Call" else set()
-            return bool({var["value"] for var in _nodes(inner, "Var")} - set(self.constant) - name)
+            return bool(_named({kind: inner}) - set(self.constant))
         return self.found(inner)
+
+
+def _named(node: Any) -> set[str]:
+    """The names that an expression is worked out from; those of functions are no values."""
+    if isinstance(node, list):
+        return {name for item in node for name in _named(item)}
+    if not isinstance(node, dict):
+        return set()
+    if "Call" in node:
+        return _named(node["Call"]["params"])
+    if "Var" in node:
+        return {node["Var"]["value"]}
+    return {name for item in node.values() for name in _named(item)}
 
 
 _COMPREHENSIONS = frozenset({"ArrayCompr", "SetCompr", "ObjectCompr"})

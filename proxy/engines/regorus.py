@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import orjson
 import regorus
 
 from proxy.engines.policyset import Module, PolicyFault, PolicySet
-from proxy.engines.regocheck import Checked, Rule, check, too_deep
+from proxy.engines.regocheck import Rule, check, too_deep
 from proxy.model import dumps
 from proxy.ports import Unavailable
 
@@ -132,19 +132,30 @@ def worded(exc: Exception) -> str:
 
 def compiled(policy_set: PolicySet) -> Compiled:
     """Compile policies, check them, and ask each decision once; raises ``PolicyFault``."""
-    _raise([fault for module in policy_set.modules if (fault := too_deep(module))])
+    # Raised here, where no engine is in sight: a traceback may be freed on another thread, an engine may not.
+    attempt = _attempt(policy_set)
+    if isinstance(attempt, Compiled):
+        return attempt
+    raise PolicyFault(attempt)
+
+
+def _attempt(policy_set: PolicySet) -> Compiled | list[str]:
+    modules = policy_set.modules
+    if faults := [fault for module in modules if (fault := too_deep(module))]:
+        return faults
     engine = regorus.Engine()
-    _raise([fault for module in policy_set.modules if (fault := _added(engine, module))])
-    checked = _checked(engine, policy_set)
-    _raise(sorted(set(checked.faults)))
-    _raise(_data_faults(engine, policy_set))
-    _raise(_proof_faults(engine, checked.packages))
+    if faults := [fault for module in modules if (fault := _added(engine, module))]:
+        return faults
+    try:
+        trees = orjson.loads(engine.get_ast_as_json())
+        checked = check(trees, orjson.loads(policy_set.data_json), _builtins())
+    except (ValueError, RecursionError):
+        return ["the policies: an expression nests too deeply to be checked: name its parts"]
+    if checked.faults:
+        return sorted(set(checked.faults))
+    if faults := _data_faults(engine, policy_set) or _proof_faults(engine, checked.packages):
+        return faults
     return Compiled(engine, checked.packages, tuple(checked.rules), policy_set.revision)
-
-
-def _raise(faults: Sequence[str]) -> None:
-    if faults:
-        raise PolicyFault(faults)
 
 
 def _added(engine: Any, module: Module) -> str | None:
@@ -153,11 +164,6 @@ def _added(engine: Any, module: Module) -> str | None:
     except RuntimeError as exc:
         return worded(exc)
     return None
-
-
-def _checked(engine: Any, policy_set: PolicySet) -> Checked:
-    asts = orjson.loads(engine.get_ast_as_json())
-    return check(asts, orjson.loads(policy_set.data_json), _builtins())
 
 
 def _builtins() -> frozenset[str]:

@@ -1,0 +1,103 @@
+"""The guide to policies: all that it shows is true."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import orjson
+import pytest
+import yaml
+
+from proxy.engines.policyset import PolicySet
+from proxy.engines.regorus import RegorusEngine
+from proxy.engines.regotest import RegoTests
+from proxy.tools import ToolSpec
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs" / "policies.md").read_text()
+STARTER = PolicySet.load([ROOT / "policies"], tests=True)
+SECTIONS = dict(re.findall(r"^### (.+?)\n(.+?)(?=^##|\Z)", GUIDE, re.MULTILINE | re.DOTALL))
+
+
+def blocks(text: str, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.+?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def merged(below: Any, above: Any) -> Any:
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return below | {key: merged(below.get(key), value) for key, value in above.items()}
+
+
+@cache
+def results(section: str, followed: bool) -> dict[str, bool]:
+    """The tests of a recipe, with the recipe followed or not."""
+    text = SECTIONS[section]
+    modules = {module.name: module.text for module in STARTER.modules}
+    modules["recipe_test.rego"], data = "\n".join(blocks(text, "rego test")), orjson.loads(STARTER.data_json)
+    if followed:
+        modules |= {f"recipe{i}.rego": block for i, block in enumerate(blocks(text, "rego"))}
+        for block in blocks(text, "yaml"):
+            data = merged(data, yaml.safe_load(block))
+    tests = RegoTests(PolicySet.of(modules, data))
+    mine = [name for name in tests.names if tests.run(name).place.startswith("recipe_test.rego")]
+    return {name: tests.run(name).passed for name in mine}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_recipe_does_what_it_says(section: str) -> None:
+    assert len(results(section, followed=True)) >= 2
+    assert all(results(section, followed=True).values())
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_without_the_recipe_its_tests_fail(section: str) -> None:
+    assert not all(results(section, followed=False).values())
+
+
+def test_every_block_is_tried() -> None:
+    kinds = re.findall(r"^```(.+)$", GUIDE, re.MULTILINE)
+    assert set(kinds) == {"rego", "rego test", "yaml", "yaml tool", "json input", "json decision"}
+    assert len(SECTIONS) >= 5
+
+
+@pytest.mark.parametrize("kind", ["input", "decision"])
+def test_examples_are_what_the_schemas_say(kind: str) -> None:
+    schema = json.loads((ROOT / "schemas" / f"policy-{kind}.schema.json").read_text())
+    (example,) = blocks(GUIDE, f"json {kind}")
+    jsonschema_rs.validator_for(schema, validate_formats=True).validate(json.loads(example))
+
+
+def test_the_example_is_decided_as_it_says() -> None:
+    (asked,), (answered,) = blocks(GUIDE, "json input"), blocks(GUIDE, "json decision")
+    engine = RegorusEngine(PolicySet.load([ROOT / "policies"]))
+    assert asyncio.run(engine.decide("callgate.call", json.loads(asked))) == json.loads(answered)
+
+
+def test_the_data_and_the_tool_have_a_meaning() -> None:
+    for block in blocks(GUIDE, "yaml"):
+        assert set(yaml.safe_load(block)) <= set(orjson.loads(STARTER.data_json))
+    for block in blocks(GUIDE, "yaml tool"):
+        ToolSpec.model_validate(yaml.safe_load(block))
+
+
+def test_every_policy_and_every_label_is_explained() -> None:
+    for policy in (ROOT / "policies").glob("*.rego"):
+        if not policy.stem.endswith("_test"):
+            assert f"`{policy.name}`" in GUIDE
+    for label in ("untrusted", "private", "sends", "deployment"):
+        assert f"| `{label}` |" in GUIDE
+
+
+def test_every_link_leads_somewhere() -> None:
+    anchors = {
+        re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.+)$", GUIDE, re.M)
+    }
+    for target in re.findall(r"\]\((?!https:)([^)]+)\)", GUIDE):
+        assert target[1:] in anchors if target.startswith("#") else (ROOT / "docs" / target).exists(), target
