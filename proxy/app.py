@@ -9,7 +9,7 @@ import os
 import signal
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
@@ -81,6 +81,8 @@ class App:
     metrics: CollectorRegistry
     registry: Registry
     guard_names: Sequence[str]
+    approvals: Approvals
+    admin_token: str | None = field(default=None, repr=False)
     stopping: bool = False
     url: str = ""
     """Where clients connect, once started: the SDKs' base_url."""
@@ -95,7 +97,8 @@ class App:
         self._runner = web.ServerRunner(
             self.proxy.server(), shutdown_timeout=settings.limits.drain_s or 0.001
         )
-        self._admin = web.AppRunner(admin_app(self.metrics, self.faults), access_log=None)
+        admin = admin_app(self.metrics, self.faults, self.approvals, self.admin_token)
+        self._admin = web.AppRunner(admin, access_log=None)
         host, port = await _listen(self._admin, settings.admin.host, settings.admin.port)
         self.admin_url = f"http://{_bracketed(host)}:{port}"
         host, port = await _listen(self._runner, settings.listen.host, settings.listen.port)
@@ -158,9 +161,12 @@ def build(settings: Settings, environ: Mapping[str, str] | None = None) -> App:
     for upstream in settings.upstreams:
         with _collecting(faults):
             endpoints.append(_endpoint(upstream, environ))
+    token = None
+    with _collecting(faults):
+        token = settings.admin.token.resolve(environ) if settings.admin.token else None
     if faults or engine is None or registry is None or who is None:
         raise ConfigFault(faults)
-    return _assemble(settings, engine, registry, who, endpoints)
+    return _assemble(settings, engine, registry, who, endpoints, token)
 
 
 def _assemble(
@@ -169,6 +175,7 @@ def _assemble(
     registry: Registry,
     who: Identity,
     endpoints: Sequence[Endpoint],
+    token: str | None,
 ) -> App:
     metrics = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -212,7 +219,7 @@ def _assemble(
         keepalive_s=limits.keepalive_s,
     )
     names = [w.guard.name if w.mode == "enforce" else f"{w.guard.name} (shadow)" for w in watched]
-    return App(settings, proxy, upstream, logs, metrics, registry, names)
+    return App(settings, proxy, upstream, logs, metrics, registry, names, core.approvals, token)
 
 
 def _store(settings: Settings) -> MemoryStore:

@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 
-from proxy.approvals import Approvals, Decided
+from proxy.approvals import Approvals, Decided, Ticket
 from proxy.delivery import Delivery
 from proxy.guards.base import Gate, Learner, Meter, Refused, Situation
 from proxy.journal import Journal
 from proxy.model import Event, Failure, Principal, Request, ToolResult, Turn
-from proxy.pipeline import Capture, Pipeline, Ruling
+from proxy.pipeline import Capture, Pipeline, Ruling, principal_fields
 from proxy.ports import Ask, Downstream, Headers, Reply, Sink, Store, Unavailable, Upstream, UpstreamFailed
+from proxy.record import Record, TicketRecord
 from proxy.settlements import Settlements
 from proxy.tools import Registry
 from proxy.verdicts import Break, Deny, Effect, Refusal
@@ -276,10 +277,34 @@ class Exchange:
         """What a person decided of a turn that was held for this conversation."""
         principal, conversation = self._incoming.principal, self._journal.conversation_id
         try:
-            return await self._core.approvals.answered(principal.key, conversation, request.history)
+            decided = await self._core.approvals.answered(principal.key, conversation, request.history)
         except Unavailable as exc:
             log.error("an approval could not be looked up, so nothing is released: %s", exc)
             return None
+        return self._note_decision(decided)
+
+    def _note_decision(self, decided: Decided | None) -> Decided | None:
+        if decided is not None:
+            self._note(decided.ticket, "approved" if decided.approved else "declined", decided.by)
+        return decided
+
+    def _note(self, ticket: Ticket, event: str, by: str) -> None:
+        calls = [{"id": call["id"], "name": call["name"]} for call in ticket.calls]
+        who = principal_fields(self._incoming.principal)
+        journal = self._journal
+        self._write(
+            TicketRecord(
+                time=journal.time,
+                trace_id=journal.trace_id,
+                conversation_id=journal.conversation_id,
+                principal=who,
+                code=ticket.code,
+                event=event,
+                by=by,
+                question=ticket.question if self._core.capture == "full" else "",
+                calls=calls,
+            )
+        )
 
     async def _hold(
         self, asked: Request, turn: Turn, rulings: Sequence[Ruling], situation: Situation
@@ -297,8 +322,9 @@ class Exchange:
                 calls,
                 self._codec.hold(turn),
             )
+            self._note(ticket, "opened", "policy")
             self._delivery.hold()
-            decided = await approvals.wait(ticket)
+            decided = self._note_decision(await approvals.wait(ticket))
         except Unavailable as exc:
             raise UpstreamFailed(
                 503, "store_unavailable", "A call needs confirmation, and it cannot be kept for now."
@@ -370,10 +396,13 @@ class Exchange:
             self._journal.outcome = "cancelled"
 
     def _leave_record(self) -> None:
+        self._write(self._journal.record(self._delivery.status, self._delivery.first_byte_s))
+
+    def _write(self, record: Record) -> None:
         try:
-            self._core.sink.write(self._journal.record(self._delivery.status, self._delivery.first_byte_s))
+            self._core.sink.write(record)
         except Unavailable as exc:
-            log.error("exchange %s could not be recorded: %s", self._incoming.trace_id, exc)
+            log.error("a record of exchange %s could not be kept: %s", self._incoming.trace_id, exc)
 
 
 class _Replay:

@@ -151,7 +151,56 @@ class ExchangeRecord:
         }
 
 
-Record = DecisionRecord | ExchangeRecord
+@dataclass(frozen=True, slots=True)
+class TicketRecord:
+    """One step in the life of a held turn."""
+
+    kind: ClassVar[str] = "ticket"
+
+    time: str
+    trace_id: str
+    conversation_id: str
+    principal: Mapping[str, Any]
+    code: str
+    event: str
+    """``opened``, ``approved`` or ``declined``."""
+    by: str
+    """``policy`` opens; ``user`` (in the conversation) or ``operator`` (the admin API) decides."""
+    question: str
+    calls: Sequence[Mapping[str, Any]] = ()
+    """The ids and names of the calls that are held; their arguments stand in the decisions."""
+
+    def fields(self) -> dict[str, Any]:
+        """The record as one flat JSON object."""
+        return {"kind": self.kind} | {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRecord:
+    """One tool result on its way to the model."""
+
+    kind: ClassVar[str] = "result"
+
+    time: str
+    trace_id: str
+    conversation_id: str
+    principal: Mapping[str, Any]
+    call_id: str
+    tool: str
+    effect: str
+    """``pass``, ``redact``, ``shorten`` or ``replace``."""
+    reasons: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    """What it brings into the conversation, for policies on later calls."""
+    bytes_before: int = 0
+    bytes_after: int = 0
+
+    def fields(self) -> dict[str, Any]:
+        """The record as one flat JSON object."""
+        return {"kind": self.kind} | {name: getattr(self, name) for name in self.__slots__}
+
+
+Record = DecisionRecord | ExchangeRecord | TicketRecord | ResultRecord
 
 
 def masked(value: Any, pointers: Sequence[str]) -> Any:

@@ -36,6 +36,8 @@ class Admin(Section):
     """Address to listen on. Who reaches it can approve calls: keep it from clients."""
     port: Port = 8788
     """Port to listen on; 0 lets the system choose."""
+    token: SecretRef | None = None
+    """Bearer token that the admin API asks for: `{env: NAME}` or `{file: PATH}`. Probes and metrics need none."""
 
 
 class Opa(Section):

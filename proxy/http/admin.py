@@ -8,10 +8,15 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from proxy.approvals import Approvals
+from proxy.http.tickets import add_ticket_routes
+
 Faults = Callable[[], Sequence[str]]
 
 
-def admin_app(registry: CollectorRegistry, faults: Faults) -> web.Application:
+def admin_app(
+    registry: CollectorRegistry, faults: Faults, approvals: Approvals, token: str | None = None
+) -> web.Application:
     """The admin application; ``faults`` names what keeps Callgate from serving, and is empty when it can."""
 
     async def healthz(request: web.Request) -> web.Response:
@@ -30,4 +35,5 @@ def admin_app(registry: CollectorRegistry, faults: Faults) -> web.Application:
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
+    add_ticket_routes(app, approvals, token)
     return app

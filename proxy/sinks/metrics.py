@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from proxy.model import MAX_SAFE_INTEGER
-from proxy.record import DecisionRecord, ExchangeRecord, Record
+from proxy.record import DecisionRecord, ExchangeRecord, Record, ResultRecord, TicketRecord
 
 OTHER = "other"
 """The label value of every name that may not have one of its own."""
@@ -113,6 +113,8 @@ class MetricsSink(Collector):
         )
         self._tokens = _Counts("callgate_tokens", "Tokens, as providers count them.", ("model", "direction"))
         self._restored = _Counts("callgate_restored_calls", "Calls settled earlier and put back.")
+        self._tickets = _Counts("callgate_tickets", "Steps of turns held for a person.", ("event", "by"))
+        self._results = _Counts("callgate_results", "Tool results seen on their way.", ("tool", "effect"))
         registry.register(self)
 
     def describe(self) -> Iterator[Metric]:
@@ -129,13 +131,20 @@ class MetricsSink(Collector):
         yield self._seconds.family()
         yield self._tokens.family()
         yield self._restored.family()
+        yield self._tickets.family()
+        yield self._results.family()
 
     def write(self, record: Record) -> None:
         """Count a record."""
-        if isinstance(record, DecisionRecord):
-            self._count_decision(record)
-        else:
-            self._count_exchange(record)
+        match record:
+            case DecisionRecord():
+                self._count_decision(record)
+            case ExchangeRecord():
+                self._count_exchange(record)
+            case TicketRecord():
+                self._tickets[record.event, record.by] += 1
+            case ResultRecord():
+                self._results[self._tools[record.tool], record.effect] += 1
 
     def _count_decision(self, record: DecisionRecord) -> None:
         self._decisions[self._tools[record.tool], record.verdict, record.effect, record.guard or "none"] += 1

@@ -16,12 +16,13 @@ from proxy.record import (
     DecisionRecord,
     ExchangeRecord,
     Record,
+    ResultRecord,
     Step,
+    TicketRecord,
 )
 
-_KINDS: dict[str, type[DecisionRecord] | type[ExchangeRecord]] = {
-    DecisionRecord.kind: DecisionRecord,
-    ExchangeRecord.kind: ExchangeRecord,
+_KINDS: dict[str, type[Record]] = {
+    kind.kind: kind for kind in (DecisionRecord, ExchangeRecord, TicketRecord, ResultRecord)
 }
 _ATTRIBUTES = {
     GEN_AI_REQUEST_MODEL: "model",
@@ -42,7 +43,7 @@ def record_of(entry: Mapping[str, Any]) -> Record | None:
         return None
     known = {field.name for field in fields(kind)}
     values = {name: value for key, value in entry.items() if (name := _ATTRIBUTES.get(key, key)) in known}
-    for name in {"reasons", "decisions"} & values.keys():
+    for name in {"reasons", "decisions", "labels"} & values.keys():
         values[name] = tuple(values[name])
     try:
         if "trail" in values:

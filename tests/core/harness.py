@@ -173,6 +173,7 @@ class World:
     store: MemoryStore = field(default_factory=MemoryStore)
     max_rounds: int = 3
     caps: Caps = field(default_factory=Caps)
+    approvals: dict[str, Any] = field(default_factory=dict)
 
 
 async def run(
@@ -201,7 +202,7 @@ async def run(
         store=world.store,
         sink=sink,
         registry=lambda: registry,
-        approvals=Approvals(world.store),
+        approvals=Approvals(world.store, **world.approvals),
         caps=world.caps,
         max_rounds=world.max_rounds,
         clock=lambda: datetime(2026, 1, 1, tzinfo=UTC),
