@@ -10,6 +10,7 @@ _LINE_END = rb"(?>\r\n|\n|\r)"
 _BLANK_LINE = re.compile(_LINE_END + _LINE_END)
 _SPLIT = re.compile(_LINE_END)
 _BOM = b"\xef\xbb\xbf"
+_BLANK_LINES = (b"\n\n", b"\n\r", b"\r\r", b"\n\r\n", b"\r\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,11 @@ class Frame:
     raw: bytes
     data: bytes | None
     event: bytes = b""
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether its blank line stands in the stream: clients may drop an event without one."""
+        return self.raw.endswith(_BLANK_LINES)
 
 
 class SseDecoder:

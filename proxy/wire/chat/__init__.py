@@ -6,12 +6,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from proxy.model import History, HostedTool, OfferedTool, Request, ToolResult, Turn, dumps, loads
+from proxy.model import History, HostedTool, OfferedTool, Request, ToolResult, Turn, loads_frame
 from proxy.wire.chat import request as requests
+from proxy.wire.chat import settlement as settlements
 from proxy.wire.chat import tools
-from proxy.wire.chat.decoder import ChatTurn, StreamDecoder, body_decoder
-from proxy.wire.chat.encoder import BodyEncoder, StreamEncoder, error_body, replayed
+from proxy.wire.chat.body import BodyEncoder
+from proxy.wire.chat.decoder import BodyDecoder, StreamDecoder
+from proxy.wire.chat.replay import replayed
+from proxy.wire.chat.rewriting import error_body
+from proxy.wire.chat.stream import StreamEncoder
 from proxy.wire.codec import Caps, Decoder, Encoder, Rounds, Settlement
+from proxy.wire.writing import write_json
 
 
 class ChatCodec:
@@ -52,7 +57,7 @@ class ChatCodec:
 
     def decoder(self, stream: bool, caps: Caps) -> Decoder:
         """A decoder for one answer."""
-        return StreamDecoder(caps) if stream else body_decoder(caps)
+        return StreamDecoder(caps) if stream else BodyDecoder(caps)
 
     def encoder(self, stream: bool) -> Encoder:
         """An encoder for the one answer that the client sees."""
@@ -72,7 +77,7 @@ class ChatCodec:
             off["tool_choice"] = "none"
         if request.body.get("functions"):
             off["function_call"] = "none"
-        messages = [*request.body["messages"], {"role": "system", "content": notice}]
+        messages = requests.with_notice(request.body["messages"], notice)
         return requests.changed(request, messages=messages, **off)
 
     def hosted_tools(self, body: Mapping[str, Any]) -> list[HostedTool]:
@@ -110,31 +115,19 @@ class ChatCodec:
         self, request: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult]
     ) -> Settlement | None:
         """Keep the hidden rounds as messages, the turn's calls as they were, and the results written."""
-        if not turn.slots or not (hidden or settled):
-            return None
-        before: list[dict[str, Any]] = []
-        for earlier, results in hidden:
-            # The client's own message has the text of all rounds: here it would stand twice.
-            message = {**earlier.wire.message(), "content": None}
-            before += [message, *requests.result_messages(message, results)]
-        wire: ChatTurn = turn.wire
-        answers = {result.call_id: result.content for result in settled}
-        calls = [call.wire() for call in wire.wire_calls()]
-        forwarded = tuple(call["id"] for call in calls if call["id"] not in answers)
-        kept = dumps({"before": before, "calls": calls, "results": answers})
-        return Settlement(forwarded, kept) if forwarded else None
+        return settlements.settlement(hidden, turn, settled)
 
     def restore(self, request: Request, kept: Mapping[str, bytes]) -> Request:
         """Put settled calls, their results and hidden rounds back into the messages."""
-        return requests.changed(request, messages=requests.restored(request.body["messages"], kept))
+        return requests.changed(request, messages=settlements.restored(request.body["messages"], kept))
 
     def hold(self, turn: Turn) -> bytes:
         """Keep the assistant message as it was."""
-        return dumps({"id": turn.id, "model": turn.model, "message": turn.wire.message()})
+        return write_json({"id": turn.id, "model": turn.model, "message": turn.wire.message()})
 
     def replay(self, held: bytes, stream: bool) -> bytes:
         """Write a held message as an answer of its own."""
-        return replayed(loads(held), stream)
+        return replayed(loads_frame(held), stream)
 
     def error(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
         """An error body in OpenAI's shape."""

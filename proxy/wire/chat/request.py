@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from proxy.model import Fault, History, OfferedTool, PastCall, Request, ToolResult, dumps, loads
+from proxy.model import Fault, History, OfferedTool, PastCall, Request, ToolResult, loads
 from proxy.wire.codec import BadRequest
+from proxy.wire.writing import write_json
 
 
 def read_body(raw: bytes) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def past_call_ids(body: Mapping[str, Any]) -> list[str]:
 def changed(request: Request, **keys: Any) -> Request:
     """The request with other values for some of its keys; the order of the rest is kept."""
     body = {**request.body, **keys}
-    return replace(request, body=body, raw=dumps(body))
+    return replace(request, body=body, raw=write_json(body))
 
 
 def with_content(message: dict[str, Any], contents: Mapping[str, str]) -> dict[str, Any]:
@@ -157,6 +158,18 @@ def result_messages(message: Mapping[str, Any], results: Sequence[ToolResult]) -
     return [{"role": "tool", "tool_call_id": r.call_id, "content": r.content} for r in results]
 
 
+def with_notice(messages: Sequence[dict[str, Any]], notice: str) -> list[dict[str, Any]]:
+    """The messages with the proxy's own words to the model at their end.
+
+    They stand in the latest tool result where there is one: many chat templates, and Mistral's API, refuse
+    a system message anywhere but first.
+    """
+    *before, last = messages
+    if last.get("role") in ("tool", "function") and isinstance(content := last.get("content"), str):
+        return [*before, {**last, "content": f"{content}\n\n{notice}"}]
+    return [*messages, {"role": "system", "content": notice}]
+
+
 def relaxed_choice(body: Mapping[str, Any]) -> dict[str, Any]:
     """``tool_choice`` without the force to call: {} where it has none."""
     relaxed: dict[str, Any] = {}
@@ -170,28 +183,3 @@ def relaxed_choice(body: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(body.get("function_call"), dict):
         relaxed["function_call"] = "auto"
     return relaxed
-
-
-def restored(messages: Sequence[dict[str, Any]], kept: Mapping[str, bytes]) -> list[dict[str, Any]]:
-    """The messages with every settlement put back where it was made."""
-    out: list[dict[str, Any]] = []
-    for message in messages:
-        ids = [str(call.get("id")) for call in message.get("tool_calls") or []]
-        found = next((kept[id] for id in ids if id in kept), None)
-        out += [message] if found is None else _put_back(message, ids, loads(found))
-    return out
-
-
-def _put_back(message: dict[str, Any], ids: Sequence[str], kept: Mapping[str, Any]) -> list[dict[str, Any]]:
-    mine = dict(zip(ids, message["tool_calls"], strict=True))
-    settled = {id for id in kept["results"] if id not in mine}
-    ordered = [
-        mine.pop(call["id"], call) for call in kept["calls"] if call["id"] in mine or call["id"] in settled
-    ]
-    full = {**message, "tool_calls": [*ordered, *mine.values()]}
-    results = [
-        {"role": "tool", "tool_call_id": id, "content": content}
-        for id, content in kept["results"].items()
-        if id in settled
-    ]
-    return [*kept["before"], full, *results]

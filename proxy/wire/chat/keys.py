@@ -1,0 +1,65 @@
+"""Whether every client finds the same calls in a JSON text.
+
+JSON readers differ where an object names a key twice, and some (Go's, C#'s) do not tell cases apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from proxy.model import has_duplicate_keys
+from proxy.wire.chat.reading import CALL_KEYS
+from proxy.wire.codec import MalformedTurn
+
+# Without one of these no key of the text can name a call; "\u00" can spell any.
+_CALL_WORDS = (b"tool_call", b"function_call", b"\\u00")
+
+_TOP = frozenset({"choices"})
+_CHOICE = frozenset({"index", "delta", "message", "finish_reason"})
+_PART = frozenset(CALL_KEYS)
+_PIECE = frozenset({"index", "id", "type", "function", "custom"})
+_BODY = frozenset({"name", "arguments", "input"})
+
+
+def may_hide_calls(data: bytes) -> bool:
+    """Whether some client could find a call in a text in which this reading found none."""
+    lowered = data.lower()
+    return any(word in lowered for word in _CALL_WORDS)
+
+
+def check_keys(data: bytes, wire: dict[str, Any]) -> None:
+    """Raise ``MalformedTurn`` unless every client finds the same calls in this text."""
+    if has_duplicate_keys(data):
+        raise MalformedTurn("the answer names a key twice")
+    for value, names in _objects(wire):
+        if any(key not in names and key.casefold() in names for key in value):
+            raise MalformedTurn("the answer spells a key in a way that only some clients read")
+    # The JSON reader takes UTF-16, and halves of surrogate pairs in UTF-8; clients do not.
+    if b"\0" in data or not _is_utf8(data):
+        raise MalformedTurn("the answer is not UTF-8")
+
+
+def _objects(wire: dict[str, Any]) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
+    """Every object on the way to a call, with the keys that matter in it."""
+    yield wire, _TOP
+    for choice in _dicts(wire.get("choices")):
+        yield choice, _CHOICE
+        for part in _dicts([choice.get("delta"), choice.get("message")]):
+            yield part, _PART
+            yield from ((legacy, _BODY) for legacy in _dicts([part.get("function_call")]))
+            for piece in _dicts(part.get("tool_calls")):
+                yield piece, _PIECE
+                yield from ((body, _BODY) for body in _dicts([piece.get("function"), piece.get("custom")]))
+
+
+def _dicts(values: Any) -> Iterator[dict[str, Any]]:
+    return (value for value in values or () if isinstance(value, dict))
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
