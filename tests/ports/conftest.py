@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
@@ -11,6 +12,8 @@ import pytest
 
 from proxy.ports import Store
 from proxy.stores.memory import MemoryStore
+from proxy.stores.redis import RedisStore
+from tests.stores import servers
 
 
 @dataclass
@@ -34,18 +37,59 @@ class Clock:
         self.now += seconds
 
 
+Request = pytest.FixtureRequest
+
+
 @asynccontextmanager
-async def memory() -> AsyncIterator[StoreBench]:
+async def memory(request: Request) -> AsyncIterator[StoreBench]:
     clock = Clock()
     yield StoreBench(MemoryStore(clock=clock), clock.advance)
 
 
-STORES: dict[str, Callable[[], AbstractAsyncContextManager[StoreBench]]] = {"memory": memory}
+@asynccontextmanager
+async def redis(request: Request) -> AsyncIterator[StoreBench]:
+    async with _redis(request.getfixturevalue("redis_url")) as bench:
+        yield bench
+
+
+@asynccontextmanager
+async def redis_cluster(request: Request) -> AsyncIterator[StoreBench]:
+    async with _redis(request.getfixturevalue("cluster_url")) as bench:
+        yield bench
+
+
+@asynccontextmanager
+async def _redis(url: str) -> AsyncIterator[StoreBench]:
+    # The tests of the contract want answers, not speed: a busy machine must not fail them.
+    store = RedisStore(url, timeout_s=10.0)
+    try:
+        yield StoreBench(store, asyncio.sleep)
+    finally:
+        await store.close()
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    with servers.server() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def cluster_url() -> Iterator[str]:
+    with servers.cluster() as nodes:
+        yield "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+
+
+STORES: dict[str, Callable[[Request], AbstractAsyncContextManager[StoreBench]]] = {
+    "memory": memory,
+    "redis": redis,
+    "redis cluster": redis_cluster,
+}
 
 
 @pytest.fixture(params=STORES)
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[StoreBench]:
-    async with STORES[request.param]() as bench:
+async def bench(request: Request) -> AsyncIterator[StoreBench]:
+    async with STORES[request.param](request) as bench:
         yield bench
 
 

@@ -174,3 +174,43 @@ async def test_an_amount_that_would_void_every_limit_is_refused(
     with pytest.raises(ValueError, match="cannot count"):
         await store.count(key, amount, LONG_S)
     assert await store.count(key, 1, LONG_S) == 2
+
+
+async def test_a_counter_with_no_time_left_begins_again(bench, key: str) -> None:
+    assert await bench.store.count(key, 3, 0.0) == 3
+    await bench.advance(0.01)
+    assert await bench.store.count(key, 1, LONG_S) == 1
+
+
+async def test_keys_are_found_by_what_they_begin_with(store: Store, key: str) -> None:
+    names = ["", "a", "ab", "b", "é☃🎈"]
+    for name in names:
+        await store.put(key + name, b"", LONG_S, only_if_absent=name == "ab")
+    assert sorted(await store.keys(key)) == sorted(key + name for name in names)
+    assert sorted(await store.keys(key + "a")) == [key + "a", key + "ab"]
+    assert await store.keys(key + "c") == []
+
+
+@pytest.mark.parametrize("glob", ["*", "?", "[ab]", "[^b]", "\\", "\\*"])
+async def test_a_prefix_is_not_a_pattern(store: Store, key: str, glob: str) -> None:
+    await store.put(key + "a", b"", LONG_S)
+    assert await store.keys(key + glob) == []
+    await store.put(key + glob + "mine", b"", LONG_S)
+    assert await store.keys(key + glob) == [key + glob + "mine"]
+
+
+async def test_keys_that_are_gone_are_not_found(bench, key: str) -> None:
+    await bench.store.put(key + "taken", b"", LONG_S)
+    await bench.store.put(key + "short", b"", TTL_S)
+    await bench.store.put(key + "stays", b"", LONG_S)
+    await bench.store.take(key + "taken")
+    await bench.advance(PAST_TTL_S)
+    assert await bench.store.keys(key) == [key + "stays"]
+
+
+async def test_many_keys_are_found_once_each(store: Store, key: str) -> None:
+    names = {f"{key}{n}" for n in range(3000)}
+    await asyncio.gather(*(store.put(name, b"", LONG_S) for name in names))
+    found = await store.keys(key)
+    assert len(found) == len(names)
+    assert set(found) == names
