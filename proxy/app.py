@@ -39,6 +39,7 @@ from proxy.sinks import Tee
 from proxy.sinks.jsonl import JsonlSink
 from proxy.sinks.metrics import MetricsSink
 from proxy.stores.memory import MemoryStore
+from proxy.stores.redis import RedisStore
 from proxy.tools import Registry, RegistryFault
 from proxy.wire.chat import ChatCodec
 from proxy.wire.codec import Caps
@@ -77,6 +78,7 @@ class App:
     settings: Settings
     proxy: Proxy
     upstream: HttpUpstream
+    store: MemoryStore | RedisStore
     logs: Sequence[JsonlSink]
     metrics: CollectorRegistry
     registry: Registry
@@ -93,6 +95,8 @@ class App:
         for sink in self.logs:
             sink.start()
         await self.upstream.start()
+        if isinstance(self.store, RedisStore):
+            await self.store.start()
         settings = self.settings
         self._runner = web.ServerRunner(
             self.proxy.server(), shutdown_timeout=settings.limits.drain_s or 0.001
@@ -110,6 +114,8 @@ class App:
         await self._runner.cleanup()
         await self._admin.cleanup()
         await self.upstream.close()
+        if isinstance(self.store, RedisStore):
+            await self.store.close()
         for sink in self.logs:
             await asyncio.to_thread(sink.close)
 
@@ -128,6 +134,9 @@ class App:
     def faults(self) -> list[str]:
         """What keeps Callgate from serving."""
         wrong = ["audit log: records cannot be written" for sink in self.logs if not sink.healthy]
+        # Until it has answered once, its settings may be wrong. Later it may go: most requests do without.
+        if isinstance(self.store, RedisStore) and not self.store.ready:
+            wrong.append(f"store: {self.store.fault}")
         return ["stopping", *wrong] if self.stopping else wrong
 
 
@@ -150,7 +159,7 @@ def build(settings: Settings, environ: Mapping[str, str] | None = None) -> App:
     """Put Callgate together; raises ``ConfigFault`` with every fault of settings, policies and tools."""
     environ = os.environ if environ is None else environ
     faults: list[str] = _not_yet(settings)
-    engine = registry = who = None
+    engine = registry = who = store = None
     endpoints: list[Endpoint] = []
     with _collecting(faults):
         engine = RegorusEngine(load_policies(settings))
@@ -164,9 +173,11 @@ def build(settings: Settings, environ: Mapping[str, str] | None = None) -> App:
     token = None
     with _collecting(faults):
         token = settings.admin.token.resolve(environ) if settings.admin.token else None
-    if faults or engine is None or registry is None or who is None:
+    with _collecting(faults):
+        store = _store(settings, environ)
+    if faults or engine is None or registry is None or who is None or store is None:
         raise ConfigFault(faults)
-    return _assemble(settings, engine, registry, who, endpoints, token)
+    return _assemble(settings, engine, registry, who, endpoints, token, store)
 
 
 def _assemble(
@@ -176,6 +187,7 @@ def _assemble(
     who: Identity,
     endpoints: Sequence[Endpoint],
     token: str | None,
+    store: MemoryStore | RedisStore,
 ) -> App:
     metrics = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -195,7 +207,7 @@ def _assemble(
             capture=settings.audit.capture,
             on_audit_failure=settings.audit.on_failure,
         ),
-        store=(store := _store(settings)),
+        store=store,
         sink=sink,
         registry=lambda: registry,
         approvals=Approvals(
@@ -219,12 +231,17 @@ def _assemble(
         keepalive_s=limits.keepalive_s,
     )
     names = [w.guard.name if w.mode == "enforce" else f"{w.guard.name} (shadow)" for w in watched]
-    return App(settings, proxy, upstream, logs, metrics, registry, names, core.approvals, token)
+    return App(settings, proxy, upstream, store, logs, metrics, registry, names, core.approvals, token)
 
 
-def _store(settings: Settings) -> MemoryStore:
-    assert settings.store.kind == "memory", "_not_yet() refuses any other"
-    return MemoryStore(settings.store.max_entries, settings.store.max_bytes)
+def _store(settings: Settings, environ: Mapping[str, str]) -> MemoryStore | RedisStore:
+    store = settings.store
+    if store.kind == "memory":
+        return MemoryStore(store.max_entries, store.max_bytes)
+    try:
+        return RedisStore(_resolved(store.url, environ), store.prefix, store.timeout_s)
+    except ValueError as exc:
+        raise ConfigFault([f"store.url: {exc}"]) from None
 
 
 @contextlib.contextmanager
@@ -240,8 +257,6 @@ def _not_yet(settings: Settings) -> list[str]:
     faults = []
     if settings.policies.engine == "opa":
         faults.append("policies.engine: opa is not served by this version yet (use embedded)")
-    if settings.store.kind == "redis":
-        faults.append("store.kind: redis is not served by this version yet (use memory)")
     limits = settings.guards.limits
     if any(
         getattr(limits, name) is not None for name in set(type(limits).model_fields) - {"mode", "on_error"}

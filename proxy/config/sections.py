@@ -16,6 +16,7 @@ from proxy.config.values import (
     Section,
     split_url,
 )
+from proxy.stores.redis_url import parse_url
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
@@ -186,7 +187,7 @@ class RedisStore(Section):
     kind: Literal["redis"]
     """Keep state in Redis or Valkey: for many workers and replicas."""
     url: OrSecret = "redis://127.0.0.1:6379/0"
-    """Where it is (`redis://`, `rediss://`). With a password: `{env: NAME}` or `{file: PATH}`."""
+    """Where it is (docs/state.md has the forms). With a password: `{env: NAME}` or `{file: PATH}`."""
     prefix: Name = "callgate:"
     """What every key begins with."""
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
@@ -195,8 +196,8 @@ class RedisStore(Section):
     @field_validator("url")
     @classmethod
     def _a_server(cls, url: str | SecretRef) -> str | SecretRef:
-        if isinstance(url, str) and "password=" in split_url(url, ("rediss", "redis")).query:
-            raise ValueError("holds a password (keep the whole URL as {env: NAME} or {file: PATH})")
+        if isinstance(url, str) and parse_url(url).has_credentials:
+            raise ValueError("holds credentials (keep the whole URL as {env: NAME} or {file: PATH})")
         return url
 
 

@@ -56,7 +56,7 @@ def parse_url(url: str) -> Address:
     scheme, plus, form = parts.scheme.partition("+")
     kind = _KINDS.get(plus + form)
     if kind is None or scheme not in ("redis", "rediss") or any(c.isspace() for c in url):
-        raise ValueError(f"is not a URL of Redis (write {_FORMS}; rediss for TLS)")
+        raise ValueError(f"is not a URL of Redis (write {_FORMS}; rediss:// for TLS)")
     if parts.fragment:
         raise ValueError("has a '#' (in a password, write %23)")
     user, _, hosts = parts.netloc.rpartition("@")
