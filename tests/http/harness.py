@@ -12,7 +12,7 @@ import orjson
 
 from proxy.app import App, build
 from proxy.config import Settings
-from proxy.scripted import Script, ScriptedProvider
+from proxy.scripted import Script
 from proxy.sinks.chain import verify
 
 POLICY = """
@@ -52,7 +52,7 @@ class Callgate:
     """A running Callgate, its provider and its audit log."""
 
     app: App
-    provider: ScriptedProvider
+    provider: Any
     audit: Path
     stopped: bool = False
 
@@ -106,17 +106,26 @@ def settings(provider_url: str, folder: Path, **sections: Any) -> Settings:
     return Settings.model_validate(base | sections)
 
 
-async def start(provider: ScriptedProvider, folder: Path, environ: Any = None, **sections: Any) -> Callgate:
-    """Build and start; ``sections`` are those of the settings."""
+async def start(
+    provider: Any,
+    folder: Path,
+    environ: Mapping[str, str] | None = None,
+    tune: Mapping[str, float] | None = None,
+    **sections: Any,
+) -> Callgate:
+    """Build and start; ``sections`` are those of the settings, ``tune`` bounds that have none."""
     folder.mkdir(exist_ok=True)
     app = build(settings(provider.url, folder, **sections), environ or {})
+    for name, seconds in (tune or {}).items():
+        assert hasattr(app.proxy, f"_{name}")
+        setattr(app.proxy, f"_{name}", seconds)
     await app.start()
     return Callgate(app, provider, folder / "audit")
 
 
-def scripted(*turns: Mapping[str, Any], **options: Any) -> Script:
-    """A script for the model ``m``."""
-    return Script.of("m", turns, **options)
+def scripted(*turns: Mapping[str, Any], model: str = "m", **options: Any) -> Script:
+    """A script for a model."""
+    return Script.of(model, turns, **options)
 
 
 # -- plain sockets
@@ -150,14 +159,14 @@ class RawAnswer:
 
 def dechunked(body: bytes) -> bytes:
     """A chunked body's content; a body that is cut off is an error."""
-    content = b""
+    content, at = [], 0
     while True:
-        size, end, body = body.partition(b"\r\n")
-        assert end, "the chunked body is cut off"
-        if (length := int(size, 16)) == 0:
-            return content
-        assert body[length : length + 2] == b"\r\n"
-        content, body = content + body[:length], body[length + 2 :]
+        end = body.index(b"\r\n", at)
+        if (length := int(body[at:end], 16)) == 0:
+            return b"".join(content)
+        at = end + 2 + length + 2
+        assert body[at - 2 : at] == b"\r\n"
+        content.append(body[end + 2 : at - 2])
 
 
 def http(method: str, target: str, body: bytes = b"", headers: Sequence[str] = ()) -> bytes:
@@ -197,6 +206,8 @@ class RawProvider:
     answers: Sequence[bytes]
     keep: bool = False
     """Keep the connection open for another request; the last answer is given again."""
+    close_at: int | None = None
+    """The number of the request at which the connection is closed all the same, from 1."""
     requests: list[bytes] = field(default_factory=list)
     connections: int = 0
 
@@ -216,7 +227,7 @@ class RawProvider:
                 self.requests.append(request)
                 writer.write(self.answers[min(len(self.requests), len(self.answers)) - 1])
                 await writer.drain()
-                if not self.keep:
+                if not self.keep or len(self.requests) == self.close_at:
                     return
         except ConnectionError:
             pass
