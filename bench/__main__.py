@@ -1,0 +1,136 @@
+"""``python -m bench``: what Callgate costs, as ratios to a bare pass-through measured in the same run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench import workload
+from bench.callgate import KEY_VARIABLE, write_config
+from bench.load import Numbers, drive
+from bench.measure import CONCURRENCY, STREAMS_AT_ONCE, Advance, Scale, Setting, upstream
+from bench.policy import microseconds_per_decision
+from bench.processes import INTERRUPTS, BenchFault, Server, free_port
+from bench.profiled import Profile
+from bench.report import LARGE, SMALL, Results, show, show_profile
+from bench.workload import Exchange
+from proxy.model import dumps
+
+FULL = Scale(
+    rounds=11, bodies=500, bursts=160, streams=64, latencies=600, memory=10_000, histories=8, decisions=4500
+)
+QUICK = Scale(
+    rounds=3, bodies=100, bursts=32, streams=16, latencies=60, memory=400, histories=2, decisions=450
+)
+_MEMORY_REQUESTS = 100_000
+_SIZES = (SMALL, 256 * 1024, LARGE)
+_PROFILE_FACTOR = 10
+_PORTIONS, _LATENCY_ROUNDS, _POLICY_CASES = 25, 5, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and report; the last line of standard output is one JSON object. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="few rounds: does it run, and roughly what comes out"
+    )
+    parser.add_argument(
+        "--memory", action="store_true", help=f"watch memory over {_MEMORY_REQUESTS:,} requests"
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="show where Callgate's time goes, and nothing else"
+    )
+    options = parser.parse_args(arguments)
+    scale = QUICK if options.quick else FULL
+    if options.memory:
+        scale = replace(scale, memory=_MEMORY_REQUESTS)
+    if not sys.platform.startswith("linux"):
+        return _refuse("The benchmark reads CPU time and memory of other processes as only Linux gives them.")
+    out = Console(width=110) if not sys.stdout.isatty() else Console()
+    INTERRUPTS.install()
+    try:
+        if options.profile:
+            _profile(scale, out)
+        else:
+            results = _measure(scale)
+            show(results, out)
+            print(dumps(results.as_json()).decode())
+    except BenchFault as exc:
+        return _refuse(str(exc))
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _refuse(why: str) -> int:
+    print(why, file=sys.stderr)
+    return 1
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[tuple[Progress, Advance]]:
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("Starting the servers", total=total)
+        yield progress, lambda: progress.advance(task)
+
+
+def _kinds(scale: Scale) -> dict[str, tuple[Exchange, int, int]]:
+    """What is sent, how often a round, and how many at once."""
+    return {
+        "body": (workload.body(), scale.bodies, CONCURRENCY),
+        "stream": (workload.stream(), scale.streams, STREAMS_AT_ONCE),
+        "burst": (workload.burst(), scale.bursts, CONCURRENCY),
+    }
+
+
+def _measure(scale: Scale) -> Results:
+    results = Results()
+    kinds = _kinds(scale)
+    total = (len(kinds) + 1) * scale.rounds + 2 * _LATENCY_ROUNDS + _PORTIONS + _POLICY_CASES
+    with _progress(total) as (progress, advance), Setting() as setting:
+
+        def say(what: str) -> None:
+            progress.update(progress.task_ids[0], description=what)
+
+        for name, (exchange, count, at_once) in kinds.items():
+            say(f"CPU: {name}")
+            results.comparisons[name] = setting.compare(exchange, scale.rounds, count, at_once, advance)
+        for name, count in (("body", scale.latencies), ("burst", scale.latencies // 3)):
+            say(f"Latency: {name}")
+            results.latencies[name] = setting.latency(kinds[name][0], _LATENCY_ROUNDS, count, advance)
+        say("Memory")
+        results.memory = setting.memory(scale.memory, _PORTIONS, advance)
+        say("Long histories")
+        results.history = setting.history(_SIZES, scale.rounds, scale.histories, advance)
+        say("Policy decisions")
+        results.policy_us = microseconds_per_decision(scale.decisions, advance)
+    return results
+
+
+def _profile(scale: Scale, out: Console) -> None:
+    """Put load on Callgate as ``bench.profiled`` serves it, once for each kind of request."""
+    for name, (exchange, count, at_once) in _kinds(scale).items():
+        with TemporaryDirectory(prefix="callgate-bench-") as scratch:
+            folder = Path(scratch)
+            port, admin, provider = (free_port() for _ in range(3))
+            config = write_config(folder, port, admin, provider)
+            command = ["-m", "bench.profiled", str(folder / "profile"), str(config)]
+            with upstream(provider), Server("callgate", command, port, {KEY_VARIABLE: "sk-bench"}) as server:
+                began, total = server.cpu_s(), count * _PROFILE_FACTOR
+                asyncio.run(drive(port, exchange, total, at_once, Numbers()))
+                cpu_us = (server.cpu_s() - began) / total * 1e6
+            show_profile(name, Profile.read(folder / "profile"), cpu_us, out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""The benchmark runs from end to end, says what its last line promises, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "bench", "--quick"]
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the benchmark is Linux's")
+
+
+@pytest.mark.timeout(60)
+def test_the_last_line_is_one_object_with_every_figure() -> None:
+    run = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, text=True, timeout=55)
+    assert run.returncode == 0, run.stderr
+    figures = json.loads(run.stdout.splitlines()[-1])
+    for name in (
+        "body_cpu_ratio",
+        "stream_cpu_ratio",
+        "burst_cpu_ratio",
+        "history_cost_per_byte_ratio",
+        "policy_allow_us",
+        "policy_unknown_value_us",
+        "body_callgate_cpu_us",
+        "body_passthrough_cpu_us",
+        "rss_bytes",
+    ):
+        assert figures[name] > 0, name
+    assert isinstance(figures["rss_growth_bytes_per_request"], float)
+    assert figures["body_cpu_ratio_min"] <= figures["body_cpu_ratio"] <= figures["body_cpu_ratio_max"]
+    # Work costs: what is measured at next to nothing was not done.
+    assert figures["body_callgate_cpu_us"] > 50
+    assert figures["history_1024kb_cpu_us"] > figures["history_64kb_cpu_us"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.timeout(40)
+def test_no_server_outlives_an_interrupted_run(number: signal.Signals) -> None:
+    with subprocess.Popen(COMMAND, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        try:
+            children = _three_children(run)
+            run.send_signal(number)
+            assert run.wait(20) == 130
+        finally:
+            run.kill()
+    assert [pid for pid in children if os.path.exists(f"/proc/{pid}")] == []
+
+
+def _three_children(run: subprocess.Popen[bytes]) -> list[str]:
+    """The servers' process ids, once all three are there."""
+    file = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    while len(children := file.read_text().split()) < 3:
+        assert run.poll() is None, "the benchmark ended by itself"
+        os.sched_yield()
+    return children
