@@ -261,7 +261,7 @@ class Exchange:
             return []
         began = perf_counter()
         pipeline = self._core.pipeline
-        situation.begin_turn(turn.calls)
+        situation.begin_turn(turn.calls, self._hidden)
         if finishing:
             enough = Break(reasons=("Tools were turned off for the final answer.",))
             rulings = [pipeline.refuse(call, situation, enough, "rounds") for call in turn.calls]
@@ -355,7 +355,7 @@ class Exchange:
 
     def _declined(self, turn: Turn, situation: Situation) -> list[ToolResult]:
         no = Deny(type="declined", reasons=("The user declined this call.",))
-        situation.begin_turn(turn.calls)
+        situation.begin_turn(turn.calls, self._hidden)
         rulings = [self._core.pipeline.refuse(call, situation, no, "approvals") for call in turn.calls]
         self._journal.decisions += [ruling.decision_id for ruling in rulings]
         return [ruling.result() for ruling in rulings]

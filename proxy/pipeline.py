@@ -82,6 +82,8 @@ class Pipeline:
             verdict, step = await _ask(watched, current, ctx)
             trail.append(step)
             mask += verdict.mask
+            if verdict.cache_ttl_s is not None:
+                ctx.cache_ttl_s = verdict.cache_ttl_s
             if step.shadow or (isinstance(verdict, Confirm) and _is_approved(current, situation)):
                 continue
             if verdict.decisive:

@@ -30,6 +30,8 @@ class Verdict:
     reasons: tuple[str, ...] = ()
     mask: tuple[str, ...] = ()
     """JSON pointers into the arguments that the record must not show."""
+    cache_ttl_s: float | None = None
+    """How old a cached answer may be at most, in seconds; None has no say."""
 
     @property
     def name(self) -> str:

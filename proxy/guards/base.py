@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import orjson
 
-from proxy.model import OfferedTool, PastCall, Principal, Request, ToolCall, Usage
+from proxy.model import OfferedTool, PastCall, Principal, Request, ToolCall, ToolResult, Turn, Usage
 from proxy.tools import ToolSpec
 from proxy.verdicts import Verdict
 
@@ -28,15 +28,29 @@ class Situation:
     """RFC 3339, UTC."""
     batch: tuple[ToolCall, ...] = ()
     """All calls of the turn: parallel calls are judged together."""
+    rounds: tuple[PastCall, ...] = ()
+    """Calls that were settled since the request came in, with the results written for them: what it does
+    not show."""
+    notes: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What a guard works out once for all calls of a turn, by the guard's name."""
     approval: Mapping[str, Any] | None = None
     """What a person approved: ``{approved, code, by, time, calls: [ids]}``; None where nobody did."""
     approved: frozenset[tuple[str, str, bytes]] = frozenset()
     """The calls that the approval is for: id, name, canonical arguments."""
     registry: Callable[[str], ToolSpec | None] = field(default=lambda name: None, repr=False)
 
-    def begin_turn(self, calls: tuple[ToolCall, ...]) -> None:
-        """The calls of the next round take the place of the last one's."""
+    def begin_turn(
+        self, calls: tuple[ToolCall, ...], hidden: Sequence[tuple[Turn, Sequence[ToolResult]]] = ()
+    ) -> None:
+        """The calls of the next round take the place of the last one's; ``hidden`` are the rounds before."""
+        number = self.request.history.turn
         self.batch = calls
+        self.rounds = tuple(
+            PastCall(call.id, call.name, call.arguments_json, result.content, number)
+            for turn, results in hidden
+            for call, result in zip(turn.calls, results, strict=True)
+        )
+        self.notes = {}
         self.__dict__.pop("policy_input", None)
 
     def approve(self, approval: Mapping[str, Any], calls: frozenset[tuple[str, str, bytes]]) -> None:
@@ -90,6 +104,8 @@ class Context:
     offered: OfferedTool | None
     """What the application said of it in this request."""
     facts: dict[str, Any] = field(default_factory=dict)
+    cache_ttl_s: float | None = None
+    """How old a cached answer may be at most, where a guard above said so; 0 is not from the cache at all."""
 
     async def fact(self, name: str, look_up: Callable[[], Awaitable[T]]) -> T:
         """Look something up so that the record keeps it and a replay needs nothing else."""

@@ -74,12 +74,20 @@ def read_decision(call: ToolCall, decision: Any) -> Verdict:
 def _allowed(
     call: ToolCall, obligations: Mapping[str, Any], reasons: tuple[str, ...], mask: tuple[str, ...]
 ) -> Verdict:
-    arguments = obligations.get("arguments")
+    arguments, ttl_s = obligations.get("arguments"), _cache_ttl_s(obligations.get("cache_ttl_s"))
     if arguments is None or arguments == call.arguments:
-        return Allow(reasons=reasons, mask=mask)
+        return Allow(reasons=reasons, mask=mask, cache_ttl_s=ttl_s)
     if not isinstance(arguments, dict):
         raise Unavailable("obligations.arguments is not an object")
-    return Repair(arguments=arguments, reasons=reasons, mask=mask)
+    return Repair(arguments=arguments, reasons=reasons, mask=mask, cache_ttl_s=ttl_s)
+
+
+def _cache_ttl_s(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise Unavailable("obligations.cache_ttl_s is not a number of seconds")
+    return float(value)
 
 
 def _reasons(value: Any) -> tuple[str, ...]:
