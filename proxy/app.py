@@ -98,9 +98,9 @@ class App:
         if isinstance(self.store, RedisStore):
             await self.store.start()
         settings = self.settings
-        self._runner = web.ServerRunner(
-            self.proxy.server(), shutdown_timeout=settings.limits.drain_s or 0.001
-        )
+        # aiohttp waits this long twice: before it stops reading what clients send, and before it cancels.
+        patience_s = settings.limits.drain_s / 2 or 0.001
+        self._runner = web.ServerRunner(self.proxy.server(), shutdown_timeout=patience_s)
         admin = admin_app(self.metrics, self.faults, self.approvals, self.admin_token)
         self._admin = web.AppRunner(admin, access_log=None)
         host, port = await _listen(self._admin, settings.admin.host, settings.admin.port)
