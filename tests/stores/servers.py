@@ -63,6 +63,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start, from the main thread: the server ends with the thread that started it."""
         port = () if "--port" in self.options else ("--port", str(self.port))
         with (self.directory / f"{self.port}.log").open("ab") as log:
             self.process = subprocess.Popen(
