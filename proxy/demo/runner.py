@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +24,9 @@ from proxy.tools import Registry
 
 _RESULTS = {
     "get_user": {"user_id": 42, "name": "Ada", "status": "active"},
-    "search_orders": {"orders": [{"order_id": "ord_1001", "total": 20}]},
+    "search_orders": {"orders": [{"order_id": "ORD-100231", "total": 20}]},
     "deploy_service": {"deployed": True},
+    "delete_user": {"deleted": 42},
 }
 _MAX_STEPS = 4
 _COLOURS = {"Allow": "green", "Repair": "yellow", "Reask": "yellow", "Deny": "red", "Break": "red"}
@@ -75,6 +77,7 @@ async def _play(callgate: App, situation: Situation) -> tuple[list[str], Seen]:
     async with AsyncOpenAI(
         base_url=callgate.url, api_key="demo", max_retries=0, default_headers=headers
     ) as client:
+        replies = list(situation.replies)
         for _ in range(_MAX_STEPS):
             try:
                 trace, message = await _ask(client, situation, messages, seen)
@@ -83,10 +86,12 @@ async def _play(callgate: App, situation: Situation) -> tuple[list[str], Seen]:
                 break
             traces.append(trace)
             seen.text += message.content or ""
-            if not message.tool_calls:
-                break
             messages.append(message.model_dump(exclude_none=True))
-            messages += [_run(call, seen) for call in message.tool_calls]
+            messages += [_run(call, seen) for call in message.tool_calls or []]
+            if not message.tool_calls:
+                if not replies:
+                    break
+                messages.append({"role": "user", "content": _reply(replies.pop(0), message.content)})
     return traces, seen
 
 
@@ -117,6 +122,12 @@ def _tools(names: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
+def _reply(words: str, question: str) -> str:
+    """What the user says, with the code that the question names."""
+    named = re.search(r'"approve (\w+)"', question)
+    return words.format(code=named[1] if named else "")
+
+
 def _run(call: Any, seen: Seen) -> dict[str, Any]:
     name = call.function.name
     seen.ran.append(f"{name}({call.function.arguments})")
@@ -136,10 +147,10 @@ def _show(out: Console, rows: Sequence[tuple[Situation, Seen, bool]]) -> None:
     table = Table(
         title="Callgate between an application and its model", title_justify="left", show_lines=True
     )
-    table.add_column("Situation", min_width=16)
-    table.add_column("Decision trail", ratio=3)
-    table.add_column("What the application saw", ratio=2)
-    table.add_column("As promised", justify="center")
+    table.add_column("Situation", ratio=2)
+    table.add_column("Decision trail", ratio=3, overflow="fold")
+    table.add_column("What the application saw", ratio=3, overflow="fold")
+    table.add_column("As promised", justify="center", min_width=8)
     for situation, seen, held in rows:
         title = Text(f"{situation.title}\n", "bold")
         title.append(f"as {situation.role}: {situation.promise}", "not bold dim")

@@ -35,6 +35,8 @@ class Situation:
     holds: Callable[[Seen], bool]
     role: str = "viewer"
     stream: bool = True
+    replies: Sequence[str] = ()
+    """What the user says next, once the assistant has spoken; ``{code}`` is the code of its question."""
 
 
 def _ran(*calls: str) -> Callable[[Seen], bool]:
@@ -100,6 +102,20 @@ SITUATIONS: tuple[Situation, ...] = (
             and "not allowed" in seen.text
         ),
         stream=False,
+    ),
+    Situation(
+        "A destructive call, confirmed",
+        "confirmed",
+        "Delete user 42.",
+        ("delete_user",),
+        "the user is shown exactly what will run, approves by code, and exactly that runs, once",
+        lambda seen: (
+            _ran("delete_user")(seen)
+            and seen.verdicts() == ["delete_user: Confirm", "delete_user: Allow"]
+            and "Confirmation needed before delete_user" in seen.text
+        ),
+        role="admin",
+        replies=("approve {code}",),
     ),
     Situation(
         "A provider that breaks off",
