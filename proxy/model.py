@@ -279,6 +279,18 @@ class PastCall:
 
 
 @dataclass(frozen=True, slots=True)
+class PastResult:
+    """A tool result as it stands in a request."""
+
+    key: str
+    """The name by which the codec knows this one result: call ids may come twice."""
+    call_id: str
+    tool: str
+    """Empty where the request does not hold the call."""
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """What is known of the conversation so far."""
 
@@ -362,6 +374,12 @@ class Request:
         """The conversation so far, with what is known of it from elsewhere."""
         history: History = self.reader.history(self.body)
         return history.after(self.earlier) if self.earlier is not None else history
+
+    @cached_property
+    def results(self) -> Sequence[PastResult]:
+        """Every tool result that the request holds, in its order."""
+        results: Sequence[PastResult] = self.reader.tool_results(self.body)
+        return results
 
     @cached_property
     def handles(self) -> Sequence[str]:

@@ -87,11 +87,30 @@ class PolicyEngine(Protocol):
         """Whether the loaded policies have a rule ``decision`` in this package (as ``callgate.call``)."""
         ...
 
+    def reads(self, package: str) -> frozenset[str] | None:
+        """The members of ``input`` that the decision may depend on, beside the policies in force.
+
+        None where that cannot be told, or where it depends on more: then no decision may be kept.
+        """
+        ...
+
     async def decide(self, package: str, input: Mapping[str, Any]) -> Any:
         """The value of ``data.<package>.decision``, or None where it is undefined.
 
         Raises ``Unavailable`` when the engine cannot decide.
         """
+        ...
+
+
+class Patterns(Protocol):
+    """Regular expressions whose time grows with the text only, whoever wrote pattern and text."""
+
+    def fault(self, pattern: str) -> str | None:
+        """What is wrong with a pattern, for whoever wrote it; None where it can be used."""
+        ...
+
+    def replace(self, text: str, pattern: str, by: str) -> str:
+        """``text`` with every match replaced; raises ``Unavailable`` where the pattern cannot be used."""
         ...
 
 

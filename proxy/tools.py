@@ -30,6 +30,27 @@ class ConfirmRule(BaseModel):
     show: tuple[str, ...] = ()
 
 
+class ResultRule(BaseModel):
+    """What of a tool's results the model may see."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    max_bytes: int | None = Field(default=None, ge=256)
+    shape_errors: bool | None = None
+    """Whether a raw error or stack trace becomes a short message; None as for all tools."""
+    redact: tuple[Literal["secrets"], ...] = ()
+    patterns: tuple[str, ...] = ()
+    """Regular expressions (RE2) whose matches are taken out."""
+    pointers: tuple[str, ...] = ()
+    """JSON pointers (RFC 6901) to what is taken out; ``*`` stands for every item of a list."""
+
+    @field_validator("pointers")
+    @classmethod
+    def _pointers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [pointer for pointer in value if not pointer.startswith("/")]:
+            raise ValueError(f"{wrong[0]!r} is no JSON pointer: it begins with /")
+        return value
+
+
 class ToolSpec(BaseModel):
     """One tool as the operator describes it (``schemas/tools/<name>.yaml``)."""
 
@@ -49,6 +70,7 @@ class ToolSpec(BaseModel):
     invalidates: tuple[str, ...] = ()
     limits: dict[str, Any] = Field(default_factory=dict)
     confirm: ConfirmRule | None = None
+    results: ResultRule | None = None
     status: str = ""
 
     @field_validator("parameters")
@@ -68,6 +90,20 @@ class ToolSpec(BaseModel):
             "references": dict(self.references),
             "tags": list(self.cache.tags) if self.cache else [],
         }
+
+
+def tool_input(name: str, spec: ToolSpec | None) -> dict[str, Any]:
+    """What a policy sees of a tool; one that nobody described is taken to write."""
+    if spec is not None:
+        return spec.as_policy_input()
+    return {
+        "registered": False,
+        "name": name,
+        "effect": "write",
+        "labels": [],
+        "references": {},
+        "tags": [],
+    }
 
 
 class RegistryFault(ValueError):

@@ -17,6 +17,7 @@ import regorus
 
 from proxy.engines.policyset import Module, PolicyFault, PolicySet
 from proxy.engines.regocheck import Rule, check, too_deep
+from proxy.engines.regoreads import reads
 from proxy.model import dumps
 from proxy.ports import Unavailable
 
@@ -53,6 +54,8 @@ class Compiled:
     packages: frozenset[str]
     rules: tuple[Rule, ...]
     revision: str
+    reads: Mapping[str, frozenset[str] | None]
+    """By package, the members of ``input`` that its decision may depend on."""
 
 
 class RegorusEngine:
@@ -75,6 +78,10 @@ class RegorusEngine:
 
     def defines(self, package: str) -> bool:
         return package in self._compiled.packages
+
+    def reads(self, package: str) -> frozenset[str] | None:
+        """The members of ``input`` that the decision may depend on; None where that cannot be told."""
+        return self._compiled.reads.get(package, frozenset())
 
     async def decide(self, package: str, input: Mapping[str, Any]) -> Any:
         """The value of ``data.<package>.decision``, or None where it is undefined.
@@ -155,7 +162,8 @@ def _attempt(policy_set: PolicySet) -> Compiled | list[str]:
         return sorted(set(checked.faults))
     if faults := _data_faults(engine, policy_set) or _proof_faults(engine, checked.packages):
         return faults
-    return Compiled(engine, checked.packages, tuple(checked.rules), policy_set.revision)
+    read = {package: reads(trees, package) for package in checked.packages}
+    return Compiled(engine, checked.packages, tuple(checked.rules), policy_set.revision, read)
 
 
 def _added(engine: Any, module: Module) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -38,6 +38,14 @@ class Situation:
     approved: frozenset[tuple[str, str, bytes]] = frozenset()
     """The calls that the approval is for: id, name, canonical arguments."""
     registry: Callable[[str], ToolSpec | None] = field(default=lambda name: None, repr=False)
+    labels: frozenset[str] = frozenset()
+    """What policy said of the results in the conversation, beside the labels of their tools."""
+
+    def taint(self, labels: Iterable[str]) -> None:
+        """The conversation has taken in content with these labels."""
+        if not self.labels.issuperset(labels):
+            self.labels = self.labels.union(labels)
+            self.__dict__.pop("policy_input", None)
 
     def begin_turn(
         self, calls: tuple[ToolCall, ...], hidden: Sequence[tuple[Turn, Sequence[ToolResult]]] = ()
@@ -75,7 +83,7 @@ class Situation:
             "batch": [call_input(call) for call in self.batch],
             "history": {
                 "calls": [self._past(call) for call in history.calls],
-                "labels": sorted(self._labels(history.calls)),
+                "labels": sorted(self._labels(history.calls) | self.labels),
                 "counts": _counts(history.calls),
             },
             "approval": self.approval,

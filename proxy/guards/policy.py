@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from proxy.guards.base import Context, call_input
 from proxy.model import ToolCall
 from proxy.ports import PolicyEngine, Unavailable
+from proxy.tools import tool_input
 from proxy.verdicts import Allow, Confirm, Deny, Reask, Repair, Verdict
 
 PACKAGE = "callgate.call"
@@ -31,20 +32,7 @@ class PolicyGuard:
 
 def policy_input(call: ToolCall, ctx: Context) -> dict[str, Any]:
     """The input document of ``callgate.call`` (schemas/policy-input.schema.json)."""
-    return {**ctx.situation.policy_input, "call": call_input(call), "tool": _tool(call, ctx)}
-
-
-def _tool(call: ToolCall, ctx: Context) -> Mapping[str, Any]:
-    if ctx.spec is not None:
-        return ctx.spec.as_policy_input()
-    return {
-        "registered": False,
-        "name": call.name,
-        "effect": "write",
-        "labels": [],
-        "references": {},
-        "tags": [],
-    }
+    return {**ctx.situation.policy_input, "call": call_input(call), "tool": tool_input(call.name, ctx.spec)}
 
 
 def read_decision(call: ToolCall, decision: Any) -> Verdict:

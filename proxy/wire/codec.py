@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from proxy.model import Event, HostedTool, Passage, Request, ToolResult, Turn
+from proxy.model import Event, HostedTool, Passage, PastResult, Request, ToolResult, Turn
 from proxy.wire.sse import SseDecoder
 
 
@@ -139,8 +139,15 @@ class Codec(Protocol):
         """The request with these hosted tools made to wait for an approval at each use."""
         ...
 
+    def tool_results(self, body: Mapping[str, Any]) -> Sequence[PastResult]:
+        """Every tool result in a request's body, in its order; each has a key of its own."""
+        ...
+
     def with_results(self, request: Request, contents: Mapping[str, str]) -> Request:
-        """The request with other text in the results of these calls (by call id)."""
+        """The request with other text in these results, by the keys that ``tool_results`` gives them.
+
+        All of a result's content gives way to the text, images and the like too.
+        """
         ...
 
     def with_model(self, request: Request, model: str) -> Request:

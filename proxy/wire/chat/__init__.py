@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from proxy.model import History, HostedTool, OfferedTool, Request, ToolResult, Turn, loads_frame
+from proxy.model import History, HostedTool, OfferedTool, PastResult, Request, ToolResult, Turn, loads_frame
 from proxy.wire.chat import request as requests
 from proxy.wire.chat import settlement as settlements
 from proxy.wire.chat import tools
@@ -94,9 +94,13 @@ class ChatCodec:
         """Chat Completions has no such wait: the request stays as it is, and policy has to strip or deny."""
         return request
 
+    def tool_results(self, body: Mapping[str, Any]) -> list[PastResult]:
+        """Every tool result in the messages."""
+        return requests.tool_results(body)
+
     def with_results(self, request: Request, contents: Mapping[str, str]) -> Request:
         """Put other text into tool results."""
-        messages = [requests.with_content(message, contents) for message in request.body["messages"]]
+        messages = requests.with_contents(request.body["messages"], contents)
         return requests.changed(request, messages=messages)
 
     def with_model(self, request: Request, model: str) -> Request:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from proxy.model import Fault, History, OfferedTool, PastCall, Request, ToolResult, loads
+from proxy.model import Fault, History, OfferedTool, PastCall, PastResult, Request, ToolResult, loads
 from proxy.wire.codec import BadRequest
 from proxy.wire.writing import write_json
 
@@ -145,10 +145,44 @@ def changed(request: Request, **keys: Any) -> Request:
     return replace(request, body=body, raw=write_json(body))
 
 
-def with_content(message: dict[str, Any], contents: Mapping[str, str]) -> dict[str, Any]:
-    """A tool result's message with other text, where ``contents`` has one for its call."""
-    text = contents.get(str(message.get("tool_call_id"))) if message.get("role") == "tool" else None
-    return message if text is None else {**message, "content": text}
+def tool_results(body: Mapping[str, Any]) -> list[PastResult]:
+    """Every tool result in the messages, with the tool whose call it answers."""
+    tools: dict[str, str] = {}
+    results: list[PastResult] = []
+    for key, message in _keyed_results(body["messages"]):
+        if key is None:
+            tools |= {id: name for id, name, _ in _calls_of(message)}
+        elif message["role"] == "function":
+            results.append(PastResult(key, "", str(message.get("name")), text_of(message.get("content"))))
+        else:
+            id = str(message.get("tool_call_id"))
+            results.append(PastResult(key, id, tools.get(id, ""), text_of(message.get("content"))))
+    return results
+
+
+def _keyed_results(
+    messages: Sequence[dict[str, Any]],
+) -> Iterator[tuple[str | None, dict[str, Any]]]:
+    """The messages; a tool result with a key of its own, which is its call's id where no other has it."""
+    taken: set[str] = set()
+    for position, message in enumerate(messages):
+        if message.get("role") not in ("tool", "function"):
+            yield None, message
+            continue
+        id = message.get("tool_call_id")
+        key = id if isinstance(id, str) and id and id not in taken else f"message {position}"
+        while key in taken:
+            key += "'"
+        taken.add(key)
+        yield key, message
+
+
+def with_contents(messages: Sequence[dict[str, Any]], contents: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The messages with other text in the tool results that ``contents`` has by their keys."""
+    return [
+        message if key is None or key not in contents else {**message, "content": contents[key]}
+        for key, message in _keyed_results(messages)
+    ]
 
 
 def result_messages(message: Mapping[str, Any], results: Sequence[ToolResult]) -> list[dict[str, Any]]:

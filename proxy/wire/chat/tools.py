@@ -11,23 +11,35 @@ from proxy.wire.chat.request import changed
 from proxy.wire.codec import BadRequest
 
 # Members of the request that turn on what the provider does by itself, and how policies name it.
-_HOSTED_KEYS = {"web_search_options": "web_search", "search_parameters": "web_search", "plugins": "plugins"}
+_HOSTED_KEYS = {
+    "web_search_options": "web_search",
+    "search_parameters": "web_search",  # xAI
+    "search_settings": "web_search",  # Groq
+    "enable_search": "web_search",  # DashScope
+    "search_options": "web_search",  # DashScope
+    "plugins": "plugins",  # OpenRouter
+    "connectors": "connectors",  # Cohere
+    "compound_custom": "compound",  # Groq
+    "mcp_servers": "mcp",
+}
 _FUNCTIONS = ("function", "custom")
 
 
 def hosted(body: Mapping[str, Any]) -> list[HostedTool]:
     """The hosted tools: members of the request, and tools of any type that is not the application's own."""
-    found = [HostedTool(type, key) for key, type in _HOSTED_KEYS.items() if body.get(key) is not None]
-    kinds = (str(tool.get("type", "function")) for tool in body.get("tools") or [])
+    found = [
+        HostedTool(type, key) for key, type in _HOSTED_KEYS.items() if body.get(key) not in (None, False)
+    ]
+    kinds = (_kind(tool) for tool in body.get("tools") or [])
     return found + [HostedTool(kind) for kind in dict.fromkeys(kinds) if kind not in _FUNCTIONS]
 
 
 def without(request: Request, functions: Collection[str], hosted: Collection[HostedTool]) -> Request:
     """The request without these tools; what is left keeps its order."""
     body = request.body
-    _check_choice(body, functions)
-    changes: dict[str, Any] = {}
     kinds = {tool.type for tool in hosted if not tool.label}
+    _check_choice(body, functions, kinds)
+    changes: dict[str, Any] = {}
     for key in ("tools", "functions"):
         if body.get(key):
             left = [tool for tool in body[key] if not _is_among(tool, functions, kinds)]
@@ -38,23 +50,48 @@ def without(request: Request, functions: Collection[str], hosted: Collection[Hos
     dropped |= {key for key, left in changes.items() if not left}
     if not (changes.get("tools") or ("tools" not in changes and body.get("tools"))):
         dropped |= {"tool_choice", "parallel_tool_calls"}
+    elif (allowed := _allowed(body.get("tool_choice"), functions, kinds)) is not None:
+        changes["tool_choice"] = allowed
     if not (changes.get("functions") or ("functions" not in changes and body.get("functions"))):
         dropped.add("function_call")
     kept = {key: changes.get(key, value) for key, value in body.items() if key not in dropped}
     return request if kept.keys() == body.keys() and not changes else changed(replace(request, body=kept))
 
 
+def _kind(tool: Mapping[str, Any]) -> str:
+    return str(tool.get("type", "function"))
+
+
 def _is_among(tool: Mapping[str, Any], functions: Collection[str], kinds: Collection[str]) -> bool:
-    kind = str(tool.get("type", "function"))
+    kind = _kind(tool)
     inner = tool.get(kind) if isinstance(tool.get(kind), dict) else tool
-    return kind in kinds or (inner or {}).get("name") in functions
+    name = (inner or {}).get("name")
+    return kind in kinds or (isinstance(name, str) and name in functions)
 
 
-def _check_choice(body: Mapping[str, Any], functions: Collection[str]) -> None:
-    choice = body.get("tool_choice") or body.get("function_call")
-    if not isinstance(choice, dict):
-        return
-    inner = choice.get(str(choice.get("type")))
-    name = (inner if isinstance(inner, dict) else choice).get("name")
-    if name in functions:
-        raise BadRequest(f"tool_choice names {name!r}, which you may not call.", "tool_choice")
+def _check_choice(body: Mapping[str, Any], functions: Collection[str], kinds: Collection[str]) -> None:
+    for key in ("tool_choice", "function_call"):
+        choice = body.get(key)
+        if isinstance(choice, dict) and _is_among(choice, functions, kinds):
+            inner = choice.get(_kind(choice))
+            name = (inner if isinstance(inner, dict) else choice).get("name") or _kind(choice)
+            raise BadRequest(f"{key} names {name!r}, which you may not use.", key)
+
+
+def _allowed(choice: Any, functions: Collection[str], kinds: Collection[str]) -> Any:
+    """A choice among listed tools without those taken out; None where it stays as it is."""
+    if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
+        return None
+    listed = choice.get("allowed_tools")
+    tools = listed.get("tools") if isinstance(listed, dict) else None
+    if not isinstance(listed, dict) or not isinstance(tools, list):
+        return None
+    left = [tool for tool in tools if not (isinstance(tool, dict) and _is_among(tool, functions, kinds))]
+    if len(left) == len(tools):
+        return None
+    if left:
+        return {**choice, "allowed_tools": {**listed, "tools": left}}
+    if listed.get("mode") == "required":
+        raise BadRequest("tool_choice lists only tools that you may not use.", "tool_choice")
+    # Nothing that was allowed is left: no choice at all would allow the rest.
+    return "none"

@@ -1,0 +1,108 @@
+"""What a decision depends on, found in the parsed policies: so that one need not be asked for twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Path = tuple[str, ...]
+
+# Builtins whose value is not told by what they are given.
+_UNSTEADY = frozenset({"time.now_ns", "uuid.rfc4122", "opa.runtime", "http.send", "net.lookup_ip_addr"})
+_UNSTEADY_PREFIX = "rand."
+
+
+def reads(asts: Sequence[Mapping[str, Any]], package: str) -> frozenset[str] | None:
+    """The members of ``input`` that ``data.<package>`` may depend on, directly or through other packages.
+
+    None where that cannot be told (``input`` as a whole, ``input[name]``), or where it depends on the
+    clock, on chance or on another system. Never too few: a package counts whole, and so does every
+    package that a reference may lead into.
+    """
+    modules = [_module(ast) for ast in asts]
+    reached: set[int] = set()
+    waiting: list[Path] = [tuple(package.split("."))]
+    while waiting:
+        path = waiting.pop()
+        for index, module in enumerate(modules):
+            if index not in reached and _meet(module.package, path):
+                reached.add(index)
+                waiting.extend(module.data)
+    found = [modules[index] for index in reached]
+    if any(module.unsteady for module in found):
+        return None
+    return frozenset().union(*(module.input for module in found))
+
+
+def _meet(package: Path, reference: Path) -> bool:
+    shorter = min(len(package), len(reference))
+    return package[:shorter] == reference[:shorter]
+
+
+@dataclass
+class _Module:
+    """What one module refers to."""
+
+    package: Path
+    input: set[str] = field(default_factory=set)
+    data: set[Path] = field(default_factory=set)
+    unsteady: bool = False
+
+    def take(self, node: Any) -> None:
+        """Go through a part of the syntax tree."""
+        if isinstance(node, list):
+            for item in node:
+                self.take(item)
+        elif isinstance(node, dict):
+            for kind, inner in node.items():
+                if kind in ("Var", "RefDot", "RefBrack") and isinstance(inner, dict):
+                    self._take_reference({kind: inner})
+                else:
+                    self.take(inner)
+
+    def _take_reference(self, ref: Mapping[str, Any]) -> None:
+        parts = list(_parts(ref))
+        for part in parts:
+            if not isinstance(part, str):
+                self.take(part)
+        fixed = _fixed(parts)
+        if fixed[:1] == ("input",):
+            if len(fixed) > 1:
+                self.input.add(fixed[1])
+            else:
+                self.unsteady = True
+        elif fixed[:1] == ("data",):
+            self.data.add(fixed[1:])
+        elif (name := ".".join(fixed)) in _UNSTEADY or name.startswith(_UNSTEADY_PREFIX):
+            self.unsteady = True
+
+
+def _module(ast: Mapping[str, Any]) -> _Module:
+    tree = ast["ast"]
+    module = _Module(_fixed(list(_parts(tree["package"]["refr"]))))
+    module.take(tree["imports"])
+    module.take(tree["rules"])
+    return module
+
+
+def _parts(ref: Mapping[str, Any]) -> Iterator[Any]:
+    """A reference from its root on: names, and what is worked out as the nodes that do so."""
+    ((kind, node),) = ref.items()
+    if kind == "Var":
+        yield node["value"]
+    elif kind == "RefDot":
+        yield from _parts(node["refr"])
+        yield node["field"][1]
+    elif kind == "RefBrack":
+        yield from _parts(node["refr"])
+        text = node["index"].get("String")
+        yield text["value"] if text else node["index"]
+    else:
+        yield ref
+
+
+def _fixed(parts: Sequence[Any]) -> Path:
+    """The beginning of a reference as far as it is written out."""
+    end = next((index for index, part in enumerate(parts) if not isinstance(part, str)), len(parts))
+    return tuple(parts[:end])
