@@ -240,14 +240,13 @@ class Exchange:
         )
 
     async def _admit(self, request: Request, situation: Situation) -> Request:
-        """Learn from the results that came with the request, and ask the gates."""
-        fresh = request.history.fresh
-        if self._core.learners and fresh:
+        """Ask the gates, and learn from the results that came with the request as they left them."""
+        for gate in self._core.gates:
+            request = await gate.admit(request, situation)
+        if self._core.learners and (fresh := request.history.fresh):
             results = [call for call in request.history.calls if call.id in fresh]
             for learner in self._core.learners:
                 await self._learn(learner, results, situation)
-        for gate in self._core.gates:
-            request = await gate.admit(request, situation)
         return request
 
     async def _learn(self, learner: Learner, results: Sequence[Any], situation: Situation) -> None:

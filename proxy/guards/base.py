@@ -31,6 +31,8 @@ class Situation:
     rounds: tuple[PastCall, ...] = ()
     """Calls that were settled since the request came in, with the results written for them: what it does
     not show."""
+    settled_rounds: int = 0
+    """How many rounds they were."""
     notes: dict[str, Any] = field(default_factory=dict, repr=False)
     """What a guard works out once for all calls of a turn, by the guard's name."""
     approval: Mapping[str, Any] | None = None
@@ -58,6 +60,7 @@ class Situation:
             for turn, results in hidden
             for call, result in zip(turn.calls, results, strict=True)
         )
+        self.settled_rounds = len(hidden)
         self.notes = {}
         self.__dict__.pop("policy_input", None)
 
@@ -70,6 +73,8 @@ class Situation:
     def policy_input(self) -> dict[str, Any]:
         """The part of the policies' input that is the same for every call of the turn."""
         history = self.request.history
+        # What was settled inside this exchange is history too: a cached page taints as a fetched one does.
+        calls = (*history.calls, *self.rounds)
         return {
             "principal": {
                 "id": self.principal.id,
@@ -82,9 +87,9 @@ class Situation:
             "protocol": self.request.protocol,
             "batch": [call_input(call) for call in self.batch],
             "history": {
-                "calls": [self._past(call) for call in history.calls],
-                "labels": sorted(self._labels(history.calls) | self.labels),
-                "counts": _counts(history.calls),
+                "calls": [self._past(call) for call in calls],
+                "labels": sorted(self._labels(calls) | self.labels),
+                "counts": _counts(calls),
             },
             "approval": self.approval,
             "time": self.time,
