@@ -40,7 +40,11 @@ def frame(data: bytes, deviations: Set[str] = frozenset(), event: str | None = N
 
 def frames(payloads: Iterable[bytes], deviations: Set[str]) -> list[bytes]:
     """A server-sent event for each payload, with a comment before each where the script wants them."""
-    events = [frame(payload, deviations) for payload in payloads]
+    return commented([frame(payload, deviations) for payload in payloads], deviations)
+
+
+def commented(events: list[bytes], deviations: Set[str]) -> list[bytes]:
+    """The events, with a comment before each where the script wants them."""
     if "comments" not in deviations:
         return events
     comment = COMMENT + 2 * _line_end(deviations)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.scripted import chat as chat_dialect
+from proxy.scripted import messages as messages_dialect
 from proxy.wire.chat import ChatCodec
-from tests.core import view
+from proxy.wire.messages import MessagesCodec
+from tests.core import view, view_messages
 from tests.core.view import Answer
 
 Json = dict[str, Any]
@@ -52,6 +54,32 @@ def chat_tool(spec: Any) -> Json:
     return spec if "type" in spec else {"type": "function", "function": spec}
 
 
+def messages_request(given: Mapping[str, Any], stream: bool) -> Json:
+    given = {key: value for key, value in given.items() if key != "include_usage"}
+    body: Json = {
+        "model": "scripted",
+        "max_tokens": 1024,
+        "messages": given.pop("messages", [{"role": "user", "content": "Do it."}]),
+        "stream": stream,
+    }
+    if "tools" in given:
+        body["tools"] = [messages_tool(spec) for spec in given.pop("tools")]
+    if isinstance(choice := given.get("tool_choice"), dict) and "function" in choice:
+        given["tool_choice"] = {"type": "tool", "name": choice["function"]["name"]}
+    return body | given
+
+
+def messages_tool(spec: Any) -> Json:
+    spec = chat_tool(spec)
+    if spec.get("type") != "function":
+        return dict(spec)
+    function = dict(spec["function"])
+    return {"input_schema": function.pop("parameters", {"type": "object"}), **function}
+
+
 PROTOCOLS: dict[str, Protocol] = {
     "chat": Protocol("chat", ChatCodec(), chat_dialect, "/chat/completions", chat_request, view.read),
+    "messages": Protocol(
+        "messages", MessagesCodec(), messages_dialect, "/messages", messages_request, view_messages.read
+    ),
 }

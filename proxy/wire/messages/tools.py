@@ -1,0 +1,171 @@
+"""The tools of a Messages request: who runs them, and how some are taken out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from proxy.model import HostedTool, OfferedTool, Request
+from proxy.wire.codec import BadRequest
+from proxy.wire.messages.request import blocks_of, changed
+
+_DATED = re.compile(r"_\d{8}$")
+# Anthropic defines these, and the application runs them: their calls are judged like any other.
+_RUN_BY_CLIENT = ("bash", "text_editor", "computer", "memory")
+# One entry offers a whole family of tools, whose calls name it beside the member.
+_TOOLSETS = {
+    "computer_toolset": "computer",
+    "browser_toolset": "browser",
+}
+_POINTER = (
+    *("left_click", "right_click", "middle_click", "double_click", "triple_click", "left_click_drag"),
+    *("left_mouse_down", "left_mouse_up", "mouse_move", "scroll", "type", "key", "hold_key", "wait"),
+    *("screenshot", "zoom"),
+)
+_PAGE = (
+    *("navigate", "list_tabs", "new_tab", "switch_tab", "close_tab", "read_page", "get_page_text"),
+    *("read_console", "read_network", "find", "form_input", "file_upload", "scroll_to", "hover"),
+    "javascript_exec",
+)
+_MEMBERS = {"computer": (*_POINTER, "cursor_position"), "browser": (*_POINTER, *_PAGE)}
+
+
+def kind_of(tool: Mapping[str, Any]) -> str:
+    """A tool's type without the date of its version; an application's own is a ``function``."""
+    kind = tool.get("type")
+    return "function" if kind in (None, "custom") else _DATED.sub("", str(kind))
+
+
+def entries(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Every tool that is defined: in ``tools``, and in the middle of the conversation."""
+    yield from body.get("tools") or ()
+    for message in body["messages"]:
+        yield from (tool for block in blocks_of(message) if (tool := _added(block)) is not None)
+
+
+def _added(block: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    tool = block.get("tool") if block.get("type") == "tool_addition" else None
+    definition = tool.get("definition") if isinstance(tool, dict) else None
+    return definition if isinstance(definition, dict) else None
+
+
+def offered(body: Mapping[str, Any]) -> dict[str, OfferedTool]:
+    """The tools that the application runs, by name; the first of a name counts."""
+    tools: dict[str, OfferedTool] = {}
+    for wire in entries(body):
+        kind = kind_of(wire)
+        if family := _TOOLSETS.get(kind):
+            for member in _members(family, wire):
+                tools.setdefault(member, OfferedTool(member))
+        elif (kind == "function" or kind in _RUN_BY_CLIENT) and isinstance(name := wire.get("name"), str):
+            description = wire.get("description")
+            text = description if isinstance(description, str) else ""
+            tools.setdefault(name, OfferedTool(name, wire.get("input_schema"), text))
+    return tools
+
+
+def _members(family: str, wire: Mapping[str, Any]) -> Iterator[str]:
+    configs = wire.get("configs")
+    for member in _MEMBERS[family]:
+        config = configs.get(member) if isinstance(configs, dict) else None
+        if not isinstance(config, dict) or config.get("enabled") is not False:
+            yield f"{family}.{member}"
+
+
+def hosted(body: Mapping[str, Any]) -> list[HostedTool]:
+    """What the provider runs by itself: its own tools, remote servers by their URL, and skills."""
+    found = [HostedTool("mcp", _server_label(server)) for server in body.get("mcp_servers") or ()]
+    named = {server.get("name") for server in body.get("mcp_servers") or ()}
+    for wire in entries(body):
+        kind = kind_of(wire)
+        if kind == "mcp_toolset":
+            if (server := wire.get("mcp_server_name")) not in named:
+                found.append(HostedTool("mcp", str(server)))
+        elif kind != "function" and kind not in _RUN_BY_CLIENT and kind not in _TOOLSETS:
+            found.append(HostedTool(kind))
+    found += [HostedTool("skill", str(skill.get("skill_id"))) for skill in _skills(body)]
+    return list(dict.fromkeys(found))
+
+
+def _server_label(server: Mapping[str, Any]) -> str:
+    return str(server.get("url") or server.get("name") or "")
+
+
+def _skills(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    container = body.get("container")
+    skills = container.get("skills") if isinstance(container, dict) else None
+    return [skill for skill in skills if isinstance(skill, dict)] if isinstance(skills, list) else []
+
+
+def without(request: Request, functions: Collection[str], hosted: Collection[HostedTool]) -> Request:
+    """The request without these tools; what is left keeps its order."""
+    body = request.body
+    taken = _Taken(body, functions, hosted)
+    taken.check_choice(body)
+    left: dict[str, Any] = {
+        "mcp_servers": [s for s in body.get("mcp_servers") or () if not taken.server(s)],
+        "tools": [kept for tool in body.get("tools") or () if (kept := taken.reduced(tool)) is not None],
+        "messages": [taken.message(message) for message in body["messages"]],
+    }
+    if taken.skills:
+        skills = [skill for skill in _skills(body) if skill.get("skill_id") not in taken.skills]
+        left["container"] = {**body["container"], "skills": skills}
+    changes = {key: value for key, value in left.items() if value != (body.get(key) or [])}
+    dropped = {key for key in changes if key in ("tools", "mcp_servers") and not changes[key]}
+    if "tools" in dropped:
+        dropped.add("tool_choice")
+    if not changes:
+        return request
+    kept = {key: changes.get(key, value) for key, value in body.items() if key not in dropped}
+    return changed(replace(request, body=kept))
+
+
+class _Taken:
+    """What is taken out of a request."""
+
+    def __init__(
+        self, body: Mapping[str, Any], functions: Collection[str], hosted: Collection[HostedTool]
+    ) -> None:
+        self._functions = frozenset(functions)
+        self._kinds = {tool.type for tool in hosted if not tool.label}
+        self._servers = {tool.label for tool in hosted if tool.type == "mcp"}
+        self.skills = {tool.label for tool in hosted if tool.type == "skill"}
+        taken = (server.get("name") for server in body.get("mcp_servers") or () if self.server(server))
+        self._names = {*taken, *self._servers}
+
+    def check_choice(self, body: Mapping[str, Any]) -> None:
+        """Raise ``BadRequest`` where ``tool_choice`` names a tool that is taken out."""
+        choice = body.get("tool_choice") or {}
+        name = choice.get("name") if choice.get("type") == "tool" else None
+        gone = (tool.get("name") for tool in entries(body) if self.reduced(tool) is None)
+        if name is not None and (self._is_taken(name) or name in gone):
+            raise BadRequest(f"tool_choice names {name!r}, which you may not use.", "tool_choice")
+
+    def _is_taken(self, name: Any) -> bool:
+        return isinstance(name, str) and name in self._functions
+
+    def server(self, server: Mapping[str, Any]) -> bool:
+        return _server_label(server) in self._servers
+
+    def reduced(self, tool: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """A tool, or what is left of a family of tools; None where nothing is."""
+        kind = kind_of(tool)
+        if kind in self._kinds or self._is_taken(tool.get("name")):
+            return None
+        if kind == "mcp_toolset" and tool.get("mcp_server_name") in self._names:
+            return None
+        if (family := _TOOLSETS.get(kind)) is None:
+            return tool
+        off = [name for name in _members(family, tool) if name in self._functions]
+        configs = {**(tool.get("configs") or {}), **{n.partition(".")[2]: {"enabled": False} for n in off}}
+        return {**tool, "configs": configs} if off else tool
+
+    def message(self, message: dict[str, Any]) -> dict[str, Any]:
+        """A message without the definitions of tools that are taken out."""
+        blocks = message.get("content")
+        if not isinstance(blocks, list):
+            return message
+        kept = [b for b in blocks if (tool := _added(b)) is None or self.reduced(tool) is not None]
+        return message if len(kept) == len(blocks) else {**message, "content": kept}
