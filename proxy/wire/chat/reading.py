@@ -169,7 +169,8 @@ class Reading:
 def _is_plain(read: ReadFrame) -> bool:
     """Whether every client reads the frame, and reads it alike."""
     if read.object is None:
-        return True
+        # Data that is empty is no event to the standard, and broken JSON to some clients.
+        return read.frame.data is None or bool(read.frame.data.strip())
     # Some clients drop an event that the stream's end cuts short, and some read only the first of a list.
     choices = read.object.get("choices")
     return read.frame.is_ended and isinstance(choices, list) and _are_distinct(choices)
@@ -193,8 +194,10 @@ def _usage(usage: dict[str, Any] | None) -> Usage | None:
 
 def take_calls(choice: Choice, part: dict[str, Any], pieces: list[Any]) -> bool:
     """Take in the calls of a delta or a message; whether there are any."""
-    # An empty object says as little as null does.
     legacy = as_dict(part.get("function_call"), "function_call")
+    if not legacy and part.get("function_call") is not None:
+        # An empty object says as little as null does, but some clients make a call of it.
+        choice.calls.canonical = False
     if not (pieces or legacy):
         return False
     if legacy:
