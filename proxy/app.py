@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -71,6 +72,20 @@ def _watched(guard: Guard, settings: GuardSettings) -> Watched:
     return Watched(guard, settings.mode, settings.on_error)
 
 
+@dataclass(frozen=True)
+class Worker:
+    """One of several processes that serve the same port; the one that started them serves the admin port."""
+
+    number: int
+    """From 1."""
+    admin_socket: Path
+    """Where this process's own admin application listens."""
+
+    def audit(self, folder: Path) -> Path:
+        """The folder of this process's own log: a log has one writer."""
+        return folder / f"worker-{self.number}"
+
+
 @dataclass
 class App:
     """Everything that runs, and in which order it starts and stops."""
@@ -85,6 +100,7 @@ class App:
     guard_names: Sequence[str]
     approvals: Approvals
     admin_token: str | None = field(default=None, repr=False)
+    worker: Worker | None = None
     stopping: bool = False
     url: str = ""
     """Where clients connect, once started: the SDKs' base_url."""
@@ -103,9 +119,15 @@ class App:
         self._runner = web.ServerRunner(self.proxy.server(), shutdown_timeout=patience_s)
         admin = admin_app(self.metrics, self.faults, self.approvals, self.admin_token)
         self._admin = web.AppRunner(admin, access_log=None)
-        host, port = await _listen(self._admin, settings.admin.host, settings.admin.port)
-        self.admin_url = f"http://{_bracketed(host)}:{port}"
-        host, port = await _listen(self._runner, settings.listen.host, settings.listen.port)
+        if self.worker is not None:
+            await self._admin.setup()
+            await web.UnixSite(self._admin, str(self.worker.admin_socket)).start()
+            self.admin_url = f"unix:{self.worker.admin_socket}"
+        else:
+            host, port = await listen(self._admin, settings.admin.host, settings.admin.port)
+            self.admin_url = f"http://{_bracketed(host)}:{port}"
+        shared = self.worker is not None
+        host, port = await listen(self._runner, settings.listen.host, settings.listen.port, shared)
         self.url = f"http://{_bracketed(host)}:{port}/v1"
 
     async def stop(self) -> None:
@@ -119,14 +141,18 @@ class App:
         for sink in self.logs:
             await asyncio.to_thread(sink.close)
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT."""
-        stop = asyncio.Event()
+    async def run(
+        self, stop: asyncio.Event | None = None, started: Callable[[], None] = lambda: None
+    ) -> None:
+        """Serve until SIGTERM or SIGINT, or until ``stop`` is set; ``started`` is called when it serves."""
+        stop = stop or asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await self.start()
+        _settle_garbage()
         log.info("Callgate %s serves at %s (admin: %s)", __version__, self.url, self.admin_url)
+        started()
         await stop.wait()
         log.info("stopping: open requests have %g s to end", self.settings.limits.drain_s)
         await self.stop()
@@ -140,10 +166,11 @@ class App:
         return ["stopping", *wrong] if self.stopping else wrong
 
 
-async def _listen(runner: web.BaseRunner, host: str, port: int) -> tuple[str, int]:
+async def listen(runner: web.BaseRunner, host: str, port: int, shared: bool = False) -> tuple[str, int]:
+    """Listen, and say where; ``shared`` lets others listen there too. Raises ``ConfigFault``."""
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, reuse_port=shared or None).start()
     except OSError as exc:
         await runner.cleanup()
         raise ConfigFault([f"{host}:{port} cannot be listened on: {exc.strerror or exc}"]) from None
@@ -151,11 +178,18 @@ async def _listen(runner: web.BaseRunner, host: str, port: int) -> tuple[str, in
     return str(address[0]), int(address[1])
 
 
+def _settle_garbage() -> None:
+    """Spare the collector what was loaded for good, and let it look less often at what dies by itself."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def build(settings: Settings, environ: Mapping[str, str] | None = None) -> App:
+def build(settings: Settings, environ: Mapping[str, str] | None = None, worker: Worker | None = None) -> App:
     """Put Callgate together; raises ``ConfigFault`` with every fault of settings, policies and tools."""
     environ = os.environ if environ is None else environ
     faults: list[str] = _not_yet(settings)
@@ -177,7 +211,7 @@ def build(settings: Settings, environ: Mapping[str, str] | None = None) -> App:
         store = _store(settings, environ)
     if faults or engine is None or registry is None or who is None or store is None:
         raise ConfigFault(faults)
-    return _assemble(settings, engine, registry, who, endpoints, token, store)
+    return _assemble(settings, engine, registry, who, endpoints, token, store, worker)
 
 
 def _assemble(
@@ -188,11 +222,13 @@ def _assemble(
     endpoints: Sequence[Endpoint],
     token: str | None,
     store: MemoryStore | RedisStore,
+    worker: Worker | None,
 ) -> App:
     metrics = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=metrics)
-    logs = [JsonlSink(sink.path, max_queue=settings.audit.max_queue) for sink in settings.audit.sinks]
+    folders = [worker.audit(sink.path) if worker else sink.path for sink in settings.audit.sinks]
+    logs = [JsonlSink(folder, max_queue=settings.audit.max_queue) for folder in folders]
     models = [glob for upstream in settings.upstreams for glob in upstream.models if "*" not in glob]
     sink = Tee(*logs, MetricsSink(metrics, tools=sorted(registry.specs), models=models))
     limits = settings.limits
@@ -231,7 +267,9 @@ def _assemble(
         keepalive_s=limits.keepalive_s,
     )
     names = [w.guard.name if w.mode == "enforce" else f"{w.guard.name} (shadow)" for w in watched]
-    return App(settings, proxy, upstream, store, logs, metrics, registry, names, core.approvals, token)
+    return App(
+        settings, proxy, upstream, store, logs, metrics, registry, names, core.approvals, token, worker
+    )
 
 
 def _store(settings: Settings, environ: Mapping[str, str]) -> MemoryStore | RedisStore:
