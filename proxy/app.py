@@ -24,10 +24,14 @@ from proxy.config.identities import Anonymous, ApiKeys, Header, Jwt, Passthrough
 from proxy.config.sections import GuardSettings
 from proxy.config.upstreams import Upstream as UpstreamSettings
 from proxy.config.values import SecretRef
+from proxy.engines.patterns import LinearPatterns
 from proxy.engines.policyset import PolicyFault, PolicySet
 from proxy.engines.regorus import RegorusEngine
 from proxy.exchange import Core
-from proxy.guards.base import Guard
+from proxy.gates.request import RequestGate
+from proxy.gates.results import ResultsGate
+from proxy.gates.tools import ToolsGate
+from proxy.guards.base import Gate, Guard
 from proxy.guards.policy import PolicyGuard
 from proxy.guards.schema import SchemaGuard
 from proxy.http import identity as identities
@@ -36,18 +40,20 @@ from proxy.http.downstream import Proxy
 from proxy.http.identity import Identity, IdentityFault
 from proxy.http.upstream import Endpoint, HttpUpstream
 from proxy.pipeline import Pipeline, Watched
+from proxy.ports import Sink
 from proxy.sinks import Tee
 from proxy.sinks.jsonl import JsonlSink
 from proxy.sinks.metrics import MetricsSink
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import RedisStore
-from proxy.tools import Registry, RegistryFault
+from proxy.tools import Registry, RegistryFault, ResultRule
 from proxy.wire.chat import ChatCodec
 from proxy.wire.codec import Caps
+from proxy.wire.messages import MessagesCodec
 
 log = logging.getLogger("callgate")
 
-CODECS = {codec.protocol: codec for codec in (ChatCodec(),)}
+CODECS = {codec.protocol: codec for codec in (ChatCodec(), MessagesCodec())}
 
 
 def guards(settings: Settings, engine: RegorusEngine) -> tuple[Watched, ...]:
@@ -65,6 +71,31 @@ def guards(settings: Settings, engine: RegorusEngine) -> tuple[Watched, ...]:
         ),
         # Who may do this, here, now.
         _watched(PolicyGuard(engine), policy),
+    )
+
+
+def gates(
+    settings: Settings, engine: RegorusEngine, patterns: LinearPatterns, sink: Sink
+) -> tuple[Gate, ...]:
+    """The gates in the order in which a request passes them."""
+    results = settings.results
+    return (
+        # First: what policy says of results taints the conversation, which the others judge.
+        ResultsGate(
+            engine,
+            patterns,
+            sink,
+            ResultRule(
+                max_bytes=results.max_bytes,
+                shape_errors=results.shape_errors,
+                redact=results.redact,
+                patterns=results.patterns,
+            ),
+        ),
+        # Whether it is sent at all, before anybody works on what it offers.
+        RequestGate(engine),
+        # Last: what is left is what the model is shown.
+        ToolsGate(engine),
     )
 
 
