@@ -240,6 +240,7 @@ def build(settings: Settings, environ: Mapping[str, str] | None = None, worker: 
         token = settings.admin.token.resolve(environ) if settings.admin.token else None
     with _collecting(faults):
         store = _store(settings, environ)
+    faults += _pattern_faults(settings, registry)
     if faults or engine is None or registry is None or who is None or store is None:
         raise ConfigFault(faults)
     return _assemble(settings, engine, registry, who, endpoints, token, store, worker)
@@ -277,6 +278,7 @@ def _assemble(
         store=store,
         sink=sink,
         registry=lambda: registry,
+        gates=gates(settings, engine, LinearPatterns(), sink),
         approvals=Approvals(
             store,
             settings.approvals.accept,
@@ -311,6 +313,20 @@ def _store(settings: Settings, environ: Mapping[str, str]) -> MemoryStore | Redi
         return RedisStore(_resolved(store.url, environ), store.prefix, store.timeout_s)
     except ValueError as exc:
         raise ConfigFault([f"store.url: {exc}"]) from None
+
+
+def _pattern_faults(settings: Settings, registry: Registry | None) -> list[str]:
+    """What is wrong with the regular expressions of settings and tools."""
+    places = {"results.patterns": settings.results.patterns}
+    for name, spec in (registry.specs if registry is not None else {}).items():
+        places[f"tool {name!r}: results.patterns"] = spec.results.patterns if spec.results else ()
+    checked = LinearPatterns()
+    return [
+        f"{place}[{index}]: {fault}"
+        for place, expressions in places.items()
+        for index, expression in enumerate(expressions)
+        if (fault := checked.fault(expression))
+    ]
 
 
 @contextlib.contextmanager

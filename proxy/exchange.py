@@ -112,7 +112,8 @@ class Exchange:
         request, self._journal.restored = await self._settlements.restore(request)
         situation = self._situation(request)
         decided = await self._answered(request)
-        request = await self._admit(request, situation)
+        # Judged is against what the model is shown: a tool that was taken out is an unknown one.
+        request = situation.request = await self._admit(request, situation)
         reservation = await self._core.meter.open(situation) if self._core.meter else None
         try:
             await self._rounds(request, situation, decided)

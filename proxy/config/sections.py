@@ -78,6 +78,19 @@ class Tools(Section):
     """Calls of other tools: `deny`, `allow`, or `validate` against the application's own schema."""
 
 
+class Results(Section):
+    """What of tool results the model may see. A tool's own description can say more (`results`)."""
+
+    max_bytes: Annotated[int, Field(ge=256, le=2**30)] = 2**20
+    """Longer results are shortened to this, and say how much was cut."""
+    shape_errors: bool = True
+    """Whether a raw error (a stack trace, an HTML error page) becomes a short message."""
+    redact: tuple[Literal["secrets"], ...] = ()
+    """What is taken out, by name: `secrets` are API keys, bearer tokens and private keys."""
+    patterns: tuple[str, ...] = ()
+    """Regular expressions (RE2 syntax) whose matches are taken out."""
+
+
 class GuardSettings(Section):
     """What every guard takes."""
 

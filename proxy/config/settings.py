@@ -21,6 +21,7 @@ from proxy.config.sections import (
     Listen,
     MemoryStore,
     Policies,
+    Results,
     Store,
     Tools,
 )
@@ -50,6 +51,8 @@ class Settings(Section):
     """The tool registry."""
     guards: Guards = Guards()
     """The guards, in the order in which they judge a call."""
+    results: Results = Results()
+    """What of tool results the model may see."""
     approvals: Approvals = Approvals()
     """How a person approves a call."""
     store: Store = MemoryStore()
@@ -132,6 +135,11 @@ class Settings(Section):
         settings: Settings = _anchored(self, folder)
         settings._folder = folder
         return settings
+
+    @property
+    def folder(self) -> Path:
+        """The folder from which relative paths were taken."""
+        return self._folder
 
     @property
     def digest(self) -> str:

@@ -8,12 +8,20 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from proxy.approvals import Approvals
+from proxy.engines.patterns import LinearPatterns
+from proxy.engines.policyset import PolicySet
+from proxy.engines.regorus import RegorusEngine
 from proxy.exchange import Core, Exchange, Incoming
+from proxy.gates.request import RequestGate
+from proxy.gates.results import ResultsGate
+from proxy.gates.tools import ToolsGate
 from proxy.guards.policy import PolicyGuard
 from proxy.guards.schema import SchemaGuard
 from proxy.model import Principal
@@ -23,25 +31,38 @@ from proxy.record import DecisionRecord, ExchangeRecord, Record
 from proxy.scripted.reply import compose
 from proxy.scripted.script import Played, Script
 from proxy.stores.memory import MemoryStore
-from proxy.tools import Registry, ToolSpec
+from proxy.tools import Registry, ResultRule, ToolSpec
 from proxy.wire.codec import Caps
 from tests.core.protocols import PROTOCOLS, Protocol, chat_request
 
 Cuts = Sequence[int]
 
+# As the settings have it where nothing is written down.
+RESULTS: dict[str, Any] = {"max_bytes": 2**20, "shape_errors": True}
+
 
 @dataclass
 class FakeEngine:
-    """Decides by tool name."""
+    """Decides by tool name; of the other packages it defines those that are given a decision."""
 
     decisions: Mapping[str, Any]
+    packages: Mapping[str, Any] = field(default_factory=dict)
     revision: str = "test"
     inputs: list[Mapping[str, Any]] = field(default_factory=list)
 
     def defines(self, package: str) -> bool:
-        return package == "callgate.call"
+        return package == "callgate.call" or package in self.packages
+
+    def reads(self, package: str) -> frozenset[str] | None:
+        return None
 
     async def decide(self, package: str, input: Mapping[str, Any]) -> Any:
+        if package in self.packages:
+            decision = self.packages[package]
+            if isinstance(decision, Exception):
+                raise decision
+            by_tool = package == "callgate.result" and input["tool"]["name"]
+            return decision.get(by_tool, {"effect": "allow"}) if by_tool else decision
         self.inputs.append(copy.deepcopy(dict(input)))
         decision = self.decisions.get(input["call"]["name"], {"effect": "allow"})
         if isinstance(decision, Exception):
@@ -176,6 +197,21 @@ class World:
     approvals: dict[str, Any] = field(default_factory=dict)
 
 
+def engine_of(case: Mapping[str, Any]) -> Any:
+    """The engine that a case names: the starter policies, or decisions of its own."""
+    if case.get("engine") == "starter":
+        return starter()
+    names = ("request", "tools", "result")
+    packages = {f"callgate.{name}": case[f"{name}_policy"] for name in names if f"{name}_policy" in case}
+    return FakeEngine(case.get("policy", {}), packages)
+
+
+@cache
+def starter() -> RegorusEngine:
+    """The policies that Callgate is delivered with."""
+    return RegorusEngine(PolicySet.load([Path(__file__).parents[2] / "policies"]))
+
+
 async def run(
     case: Mapping[str, Any],
     stream: bool,
@@ -187,7 +223,7 @@ async def run(
     """Run a case's request once."""
     spoken = PROTOCOLS[protocol]
     world = world or World(max_rounds=case.get("max_rounds", 3))
-    engine, sink, client = FakeEngine(case.get("policy", {})), ListSink(), FakeClient()
+    engine, sink, client = engine_of(case), ListSink(), FakeClient()
     upstream = FakeUpstream(Script.of("scripted", case["upstream"]), cuts, spoken)
     registry = Registry({t["name"]: ToolSpec.model_validate(t) for t in case.get("registry", [])})
     pipeline = Pipeline(
@@ -202,6 +238,13 @@ async def run(
         store=world.store,
         sink=sink,
         registry=lambda: registry,
+        gates=(
+            ResultsGate(
+                engine, LinearPatterns(), sink, ResultRule.model_validate(RESULTS | case.get("results", {}))
+            ),
+            RequestGate(engine),
+            ToolsGate(engine),
+        ),
         approvals=Approvals(world.store, **world.approvals),
         caps=world.caps,
         max_rounds=world.max_rounds,

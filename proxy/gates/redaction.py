@@ -1,0 +1,116 @@
+"""Taking out of a tool result what the model must not see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from proxy.model import Fault, dumps, loads
+from proxy.ports import Patterns, Unavailable
+
+REDACTED = "[redacted]"
+
+# By name: a pattern for each kind of secret whose shape its issuer has fixed, joined to one.
+_SECRETS = (
+    r"\bsk-[A-Za-z0-9_-]{20,}",  # OpenAI, Anthropic and those that follow them
+    r"\b(?:A3T[A-Z0-9]|AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b",  # AWS access key ids
+    r"\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_[A-Za-z0-9_]{60,}",
+    r"\bglpat-[A-Za-z0-9_-]{20,}",
+    r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
+    r"\bAIza[A-Za-z0-9_-]{35}",
+    r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}",
+    r"\bnpm_[A-Za-z0-9]{36}|\bhf_[A-Za-z0-9]{30,}|\bpypi-[A-Za-z0-9_-]{50,}",
+    r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*",  # JSON Web Tokens
+    r"(?i:\bbearer\s+[a-z0-9._~+/=-]{16,})",
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?s:.*?)"
+    r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\z)",
+)
+NAMED: Mapping[str, str] = {"secrets": "|".join(_SECRETS)}
+
+# Each pattern of a name needs one of these (compared without case): most texts have none of them.
+_HINTS: Mapping[str, tuple[str, ...]] = {
+    "secrets": (
+        *(
+            "sk-",
+            "akia",
+            "asia",
+            "abia",
+            "acca",
+            "a3t",
+            "ghp_",
+            "gho_",
+            "ghu_",
+            "ghs_",
+            "ghr_",
+            "github_pat_",
+        ),
+        *("glpat-", "xox", "aiza", "k_live_", "k_test_", "npm_", "hf_", "pypi-", "eyj", "bearer"),
+        "private key",
+    ),
+}
+
+
+class Unreadable(ValueError):
+    """What pointers should take out cannot be found, because the text has no one reading as JSON."""
+
+
+def without_named(text: str, names: Sequence[str], patterns: Patterns) -> str:
+    """``text`` without what the names stand for; raises ``Unavailable``."""
+    for name in names:
+        folded = text.lower()
+        if any(hint in folded for hint in _HINTS[name]):
+            text = patterns.replace(text, NAMED[name], REDACTED)
+    return text
+
+
+def without_patterns(text: str, expressions: Sequence[str], patterns: Patterns) -> str:
+    """``text`` without what the expressions match; raises ``Unavailable``."""
+    for expression in expressions:
+        text = patterns.replace(text, expression, REDACTED)
+    return text
+
+
+def without_pointers(text: str, pointers: Sequence[str]) -> str:
+    """JSON text without what the pointers lead to; the text as it is where they lead nowhere.
+
+    Raises ``Unreadable`` for text that may hold JSON and has no one reading: what is looked for could
+    stand in it all the same.
+    """
+    if not pointers or not ("{" in text or "[" in text):
+        return text
+    try:
+        before = value = loads(text)
+        for pointer in pointers:
+            value = _redacted(value, _parts(pointer))
+    except (Fault, RecursionError):
+        raise Unreadable("what must not be shown cannot be found in it") from None
+    return text if value is before else dumps(value).decode()
+
+
+def check_pointers(pointers: Sequence[str]) -> tuple[str, ...]:
+    """The pointers of a decision; raises ``Unavailable`` where one is none."""
+    if any(pointer and not pointer.startswith("/") for pointer in pointers):
+        raise Unavailable("pointers holds what is no JSON pointer")
+    return tuple(pointers)
+
+
+def _parts(pointer: str) -> list[str]:
+    return [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+
+
+def _redacted(value: Any, parts: Sequence[str]) -> Any:
+    """The value with the place taken out; the very same value where there is no such place."""
+    if not parts:
+        return REDACTED
+    head, rest = parts[0], parts[1:]
+    if isinstance(value, dict) and head in value:
+        inner = _redacted(value[head], rest)
+        return value if inner is value[head] else {**value, head: inner}
+    if isinstance(value, list) and head == "*":
+        items = [_redacted(item, rest) for item in value]
+        return value if all(a is b for a, b in zip(items, value, strict=True)) else items
+    if isinstance(value, list) and head.isascii() and head.isdigit() and int(head[:9]) < len(value):
+        copy = list(value)
+        copy[int(head[:9])] = _redacted(copy[int(head[:9])], rest)
+        return value if copy[int(head[:9])] is value[int(head[:9])] else copy
+    return value
