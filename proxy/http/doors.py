@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import unquote
 
+from proxy.http import azure
+
 
 class Disposition(StrEnum):
     """What happens to a request on a route."""
@@ -27,7 +29,7 @@ class Door:
     path: str
     disposition: Disposition
     protocol: str = ""
-    """The codec that judges it."""
+    """The codec that judges it, or in whose shape errors are told; OpenAI's where it is empty."""
     why: str = ""
     """For a refusal: what to tell the client."""
 
@@ -40,8 +42,8 @@ def _passed(path: str, *methods: str) -> Door:
     return Door(frozenset(methods), path, Disposition.PASSED)
 
 
-def _refused(path: str, why: str) -> Door:
-    return Door(frozenset(), path, Disposition.REFUSED, why=why)
+def _refused(path: str, why: str, protocol: str = "") -> Door:
+    return Door(frozenset(), path, Disposition.REFUSED, protocol, why)
 
 
 _NOT_YET = "tool calls on this route cannot be judged yet, so it is closed"
@@ -50,6 +52,7 @@ _STORED = "stored answers may hold calls that were refused, and reading them bac
 # A path segment in braces stands for any one segment; a trailing "/*" for everything below.
 DOORS: tuple[Door, ...] = (
     _judged("/chat/completions", "chat"),
+    _judged("/messages", "messages"),
     # Carry no calls.
     _passed("/models", "GET"),
     _passed("/models/*", "GET", "DELETE"),
@@ -62,14 +65,15 @@ DOORS: tuple[Door, ...] = (
     _passed("/images/generations", "POST"),
     _passed("/images/edits", "POST"),
     _passed("/images/variations", "POST"),
+    Door(frozenset({"POST"}), "/messages/count_tokens", Disposition.PASSED, "messages"),
     # Carry calls that nobody would judge.
     _refused("/chat/completions/*", _STORED),
     _refused("/responses", _NOT_YET),
     _refused("/responses/*", _NOT_YET),
     _refused("/conversations", _STORED),
     _refused("/conversations/*", _STORED),
-    _refused("/messages", _NOT_YET),
-    _refused("/messages/*", _NOT_YET),
+    _refused("/messages/batches", "the answers of a batch are files that nobody judges", "messages"),
+    _refused("/messages/*", "Callgate does not know this route", "messages"),
     _refused("/batches", "the answers of a batch are files that nobody judges"),
     _refused("/batches/*", "the answers of a batch are files that nobody judges"),
     _refused("/files", "the answers of a batch are read as files, and nobody judges them there"),
@@ -95,6 +99,8 @@ class DoorTable:
     def find(self, path: str) -> tuple[Door, str]:
         """The door of a request's path, and the path below ``/v1`` under which the provider knows it.
 
+        Azure's paths (``/openai/…``) are known to the provider as they are.
+
         Doubled slashes, a trailing slash and percent-encoding name the same route as without; what is
         still odd after that is an unknown route.
         """
@@ -103,13 +109,19 @@ class DoorTable:
         plain = _plain(path)
         if plain is None:
             return _UNKNOWN, path
+        if plain.startswith(azure.PREFIX):
+            route = azure.route(plain)
+            return (_UNKNOWN if route is None else self._find(route)), plain
+        return self._find(plain), plain
+
+    def _find(self, plain: str) -> Door:
         if door := self._exact.get(plain):
-            return door, plain
+            return door
         parts = plain.split("/")
         for depth in range(len(parts) - 1, 1, -1):
             if door := self._below.get("/".join(parts[:depth])):
-                return door, plain
-        return _UNKNOWN, plain
+                return door
+        return _UNKNOWN
 
 
 _ODD = re.compile(r"[^A-Za-z0-9/._~:@+,=-]")

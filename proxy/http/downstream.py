@@ -16,6 +16,7 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict
 
 from proxy.exchange import Core, Exchange, Incoming
+from proxy.http import azure
 from proxy.http.bodies import Unreadable, continue_if_expected, decoded, read_body
 from proxy.http.doors import Disposition, Door, DoorTable
 from proxy.http.headers import TRACE_ID, for_upstream
@@ -176,6 +177,8 @@ class Proxy:
     ) -> web.StreamResponse:
         raw = await read_body(request, self._max_request_bytes, self._body_timeout_s)
         raw = decoded(raw, request.headers.getall("content-encoding", ()), self._max_request_bytes)
+        if (deployment := azure.deployment(path)) is not None:
+            raw = azure.with_model(raw, deployment)
         client = Client(request, trace_id, self._keepalive_s)
         incoming = Incoming(raw, path, headers, recognised.principal, trace_id)
         try:
@@ -191,6 +194,7 @@ class Proxy:
     ) -> web.StreamResponse:
         """Carry a request that holds no calls, and its answer, as they are."""
         body, model = await self._passed_body(request)
+        model = azure.deployment(path) or model
         if body is request.content and request.content_length is not None:
             headers = [*headers, ("content-length", str(request.content_length))]
         async with self._upstream.send(request.method, path, headers, body, model) as reply:

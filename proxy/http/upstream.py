@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from proxy.http import azure
 from proxy.http.headers import CREDENTIALS, for_client, without
 from proxy.ports import Ask, Headers, Reply, UpstreamFailed
 
@@ -53,9 +55,29 @@ class Endpoint:
     idle_timeout_s: float = 120.0
     tls: ssl.SSLContext | bool = True
 
+    def address(self, path: str) -> str:
+        """The URL of a path below ``/v1``, as the SDK that knows the path would build it."""
+        root = self.base_url.rstrip("/").removesuffix("/v1")
+        if path.startswith(azure.PREFIX):
+            return root.removesuffix("/openai") + path
+        # Anthropic's SDK appends the version to any base URL, OpenAI's takes it as part of one.
+        return f"{root}/v1{path}" if _is_messages(path) else self.base_url + path
+
+    def credential(self, path: str, headers: Headers) -> tuple[str, str]:
+        """The header, in lower case, in which the API behind a path takes the operator's key."""
+        if path.startswith(azure.PREFIX):
+            return "api-key", f"{self.key}"
+        if _is_messages(path) or any(name.lower() == "anthropic-version" for name, _ in headers):
+            return "x-api-key", f"{self.key}"
+        return "authorization", f"Bearer {self.key}"
+
     def serves(self, model: str) -> bool:
         """Whether one of the globs matches."""
         return any(fnmatchcase(model, glob) for glob in self.models)
+
+
+def _is_messages(path: str) -> bool:
+    return re.match(r"/messages\b", path) is not None
 
 
 class HttpUpstream:
@@ -110,7 +132,7 @@ class HttpUpstream:
         key = (endpoint.name, path)
         url = self._urls.get(key)
         if url is None:
-            url = URL(endpoint.base_url + path, encoded=True)
+            url = URL(endpoint.address(path), encoded=True)
             if len(path) <= _MAX_KNOWN_CHARS and "?" not in path and len(self._urls) < _MAX_KNOWN:
                 self._urls[key] = url
         return url
@@ -136,7 +158,7 @@ class _Sent:
         decode: bool,
     ) -> None:
         self._upstream, self._endpoint, self._method, self._path = upstream, endpoint, method, path
-        self._headers = _request_headers(endpoint, headers, decode)
+        self._headers = _request_headers(endpoint, path, headers, decode)
         self._body, self._decode = body, decode
         self._response: aiohttp.ClientResponse | None = None
 
@@ -205,11 +227,12 @@ def _check_head(response: aiohttp.ClientResponse, decode: bool) -> None:
         raise UpstreamFailed(502, "upstream_malformed", message)
 
 
-def _request_headers(endpoint: Endpoint, headers: Headers, decode: bool) -> list[tuple[str, str]]:
+def _request_headers(endpoint: Endpoint, path: str, headers: Headers, decode: bool) -> list[tuple[str, str]]:
     """What the provider is sent: the client's headers, and what the operator sets over them."""
     written = {name.lower(): value for name, value in endpoint.headers.items()}
     if endpoint.key is not None:
-        written.setdefault("authorization", f"Bearer {endpoint.key}")
+        name, value = endpoint.credential(path, headers)
+        written.setdefault(name, value)
     if decode:
         written["accept-encoding"] = "identity"
     # With a key of the operator's own, in whichever header, no key of a client's goes beside it.
