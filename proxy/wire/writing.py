@@ -15,11 +15,21 @@ def write_json(value: Any) -> bytes:
 
     Raises ``MalformedTurn`` for what is nested too deeply to be written.
     """
+    return _written(value, escape=True)
+
+
+def write_request(value: Any) -> bytes:
+    """As ``write_json``, but a lone half is replaced: many providers refuse a request that has one."""
+    return _written(value, escape=False)
+
+
+def _written(value: Any, escape: bool) -> bytes:
     try:
         try:
             return dumps(value)
         except UnicodeError:
-            return json.dumps(value, separators=(",", ":")).encode()
+            text = json.dumps(value, ensure_ascii=escape, separators=(",", ":"))
+            return joined([text]).encode()
     except RecursionError:
         raise MalformedTurn("the answer is nested too deeply") from None
 

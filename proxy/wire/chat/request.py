@@ -8,7 +8,7 @@ from typing import Any
 
 from proxy.model import Fault, History, OfferedTool, PastCall, PastResult, Request, ToolResult, loads
 from proxy.wire.codec import BadRequest
-from proxy.wire.writing import write_json
+from proxy.wire.writing import write_request
 
 
 def read_body(raw: bytes) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def past_call_ids(body: Mapping[str, Any]) -> list[str]:
 def changed(request: Request, **keys: Any) -> Request:
     """The request with other values for some of its keys; the order of the rest is kept."""
     body = {**request.body, **keys}
-    return replace(request, body=body, raw=write_json(body))
+    return replace(request, body=body, raw=write_request(body))
 
 
 def tool_results(body: Mapping[str, Any]) -> list[PastResult]:

@@ -1,0 +1,524 @@
+"""One answer over several rounds: what the provider is asked with, and what the client sees of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from proxy.model import ToolResult
+from tests.core.harness import Outcome, run
+from tests.core.view import read
+from tests.wire.answers import CODEC, DONE, Read, body, call, calls, chunk, event, more, stream, whole
+from tests.wire.clients import by_events, rebuilt
+
+Json = dict[str, Any]
+DENIED = {"drop": {"effect": "deny", "reasons": ["Not for you."]}}
+STREAM_OR_BODY = pytest.mark.parametrize("is_stream", [True, False], ids=["stream", "body"])
+
+
+def raw(data: bytes, is_stream: bool) -> Json:
+    media = "text/event-stream" if is_stream else "application/json"
+    return {"fault": {"kind": "raw", "raw": data, "content_type": media}}
+
+
+async def ask(
+    turns: Sequence[Json], is_stream: bool, tools: Sequence[str] = ("drop", "go"), **given: Any
+) -> Outcome:
+    case = {"request": {"tools": list(tools), **given}, "policy": DENIED, "upstream": list(turns)}
+    return await run(case, is_stream)
+
+
+def asked(outcome: Outcome, number: int) -> Json:
+    return json.loads(outcome.upstream.asks[number].body)
+
+
+# -- what the provider is asked with --------------------------------------------------------------
+
+DROP = call('{"t": 1}', "drop", "call_drop")
+
+
+def of_stream(message: Mapping[str, Any]) -> bytes:
+    """The message as a stream, its text fields in two pieces."""
+    pieces: list[Json] = [{}, {}]
+    for key, value in message.items():
+        if key != "tool_calls":
+            half = len(value) // 2
+            pieces[0][key], pieces[1][key] = value[:half], value[half:]
+    deltas = [{"role": "assistant"} | pieces[0], pieces[1]]
+    deltas += [calls({"index": i} | one) for i, one in enumerate(message["tool_calls"])]
+    return stream(*map(chunk, deltas), chunk(finish="tool_calls"))
+
+
+SIGNED = {"id": "call_drop", "type": "function", "function": {"name": "drop", "arguments": "{}"}}
+ROUND_TRIPS: dict[str, Json] = {
+    "reasoning_content (DeepSeek)": {
+        "content": "Hm.",
+        "reasoning_content": "I think.",
+        "tool_calls": [SIGNED],
+    },
+    "reasoning and channel (Groq)": {"reasoning": "I think.", "channel": "analysis", "tool_calls": [SIGNED]},
+    "reasoning_details (OpenRouter)": {
+        "reasoning_details": [
+            {"type": "reasoning.text", "text": "a", "signature": None},
+            {"type": "reasoning.encrypted", "data": "b==", "index": 1},
+        ],
+        "tool_calls": [SIGNED],
+    },
+    "extra_content (Gemini)": {
+        "tool_calls": [{**SIGNED, "extra_content": {"google": {"thought_signature": "CsIB=="}}}]
+    },
+    "fields beside the name (LiteLLM)": {
+        "tool_calls": [{**SIGNED, "function": {**SIGNED["function"], "provider_specific_fields": {"s": "x"}}}]
+    },
+    "content in parts (Mistral)": {
+        "content": [
+            {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+            {"type": "text", "text": "Ok."},
+        ],
+        "tool_calls": [SIGNED],
+    },
+    "an empty signature list": {"annotations": [], "tool_calls": [SIGNED]},
+}
+
+
+@STREAM_OR_BODY
+@pytest.mark.parametrize("message", ROUND_TRIPS.values(), ids=ROUND_TRIPS)
+async def test_the_turn_is_sent_back_as_it_was(message: Json, is_stream: bool) -> None:
+    data = of_stream(message) if is_stream else body(message)
+    outcome = await ask([raw(data, is_stream), {"text": "No."}], is_stream)
+    *before, assistant, result = asked(outcome, 1)["messages"]
+    assert before == asked(outcome, 0)["messages"]
+    assert assistant == {"role": "assistant", **({"content": None} if is_stream else {}), **message}
+    assert (result["role"], result["tool_call_id"]) == ("tool", "call_drop")
+    assert outcome.exchange.outcome == "answered"
+
+
+async def test_text_and_parts_of_a_stream_are_sent_back_as_parts() -> None:
+    thinking = {"type": "thinking", "thinking": "hm"}
+    data = stream(
+        chunk({"role": "assistant", "content": [thinking]}),
+        chunk({"content": "O"}),
+        chunk({"content": "k.", "extra": {"a": 1}}),
+        chunk({"extra": "text now"}),
+        chunk({"extra": {"a": 2}}),
+        chunk(calls(DROP)),
+        chunk(finish="tool_calls"),
+    )
+    outcome = await ask([raw(data, True), {"text": "No."}], True)
+    sent = asked(outcome, 1)["messages"][-2]
+    assert sent["content"] == [thinking, {"type": "text", "text": "O"}, {"type": "text", "text": "k."}]
+    assert sent["extra"] == {"a": 2}
+
+
+async def test_halves_of_emoji_are_put_together_and_lone_ones_replaced() -> None:
+    data = stream(
+        chunk({"content": "a \ud83d"}),
+        chunk({"content": "\ude00 b \ud83d"}),
+        chunk({"reasoning_details": [{"text": "\ud83d"}]}),
+        chunk(calls(DROP)),
+        chunk(finish="tool_calls"),
+    )
+    later = stream(chunk({"content": "\ud83d"}), chunk({"content": "\ude00"}), chunk(finish="stop"))
+    outcome = await ask([raw(data, True), raw(later, True)], True)
+    sent = asked(outcome, 1)["messages"][-2]
+    assert sent["content"] == "a 😀 b \ufffd"
+    assert sent["reasoning_details"] == [{"text": "\ufffd"}]
+    text = "".join(c["choices"][0]["delta"].get("content") or "" for c in by_events(outcome.client.data))
+    assert text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") == "a 😀 b \ufffd😀"
+
+
+@STREAM_OR_BODY
+def test_every_round_keeps_the_prefix_and_what_else_the_request_says(is_stream: bool) -> None:
+    given = {
+        "model": "scripted",
+        "seed": 2**70,
+        "zeta": [1, {"b": 1, "a": 2}],
+        "messages": [{"content": "Do it ☂.", "role": "user", "name": "x"}],
+        "temperature": 0.1,
+        "metadata": {"z": None},
+        "stream": is_stream,
+        "tools": [{"type": "function", "function": {"name": "drop", "strict": True}}],
+    }
+    request = CODEC.read(json.dumps(given, indent=1).encode())
+    turn = Read(whole(DROP) if is_stream else body(calls(DROP)), is_stream).turn
+    assert turn is not None
+    again = CODEC.extend(request, turn, [ToolResult("call_drop", "{}")], relax=True)
+    forced = CODEC.forbid_tools(again, "Enough.")
+    for later in (again, forced):
+        wire = json.loads(later.raw)
+        assert wire == later.body
+        assert list(wire)[: len(given)] == list(given)
+        assert {**wire, "messages": 0} == {
+            **given,
+            "messages": 0,
+            **({"tool_choice": "none"} if later is forced else {}),
+        }
+        assert list(wire["messages"][0].items()) == list(given["messages"][0].items())  # type: ignore[index]
+    assert request.body == given
+
+
+CHOICES: list[tuple[Any, Any]] = [
+    ({"tool_choice": "required"}, {"tool_choice": "auto"}),
+    ({"tool_choice": {"type": "function", "function": {"name": "drop"}}}, {"tool_choice": "auto"}),
+    ({"tool_choice": {"type": "custom", "custom": {"name": "drop"}}}, {"tool_choice": "auto"}),
+    ({"tool_choice": "auto"}, {"tool_choice": "auto"}),
+    ({"tool_choice": None}, {"tool_choice": None}),
+    (
+        {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [1]}}},
+        {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [1]}}},
+    ),
+    ({"tool_choice": {"type": "allowed_tools"}}, {"tool_choice": {"type": "allowed_tools"}}),
+    ({}, {}),
+]
+
+
+@pytest.mark.parametrize(("given", "relaxed"), CHOICES)
+async def test_asking_again_lifts_the_force_to_call(given: Json, relaxed: Json) -> None:
+    outcome = await ask([{"calls": [{"name": "drop"}]}, {"text": "No."}], True, **given)
+    again = asked(outcome, 1)
+    assert {key: again[key] for key in again.keys() & {"tool_choice"}} == relaxed
+    assert again["tools"] == asked(outcome, 0)["tools"]
+
+
+async def test_what_the_model_can_mend_keeps_the_force_to_call() -> None:
+    turns = [{"calls": [{"name": "go", "arguments": "{"}]}, {"calls": [{"name": "go"}]}]
+    outcome = await ask(turns, True, tool_choice="required")
+    assert asked(outcome, 1)["tool_choice"] == "required"
+
+
+async def test_a_legacy_turn_is_sent_back_in_legacy_words() -> None:
+    turns = [{"calls": [{"name": "drop", "arguments": {"a": 1}}]}, {"text": "No."}]
+    given = {"functions": [{"name": "drop"}], "function_call": {"name": "drop"}}
+    outcome = await run({"request": given, "policy": DENIED, "upstream": turns}, True)
+    again = asked(outcome, 1)
+    assistant, result = again["messages"][-2:]
+    assert assistant["function_call"] == {"name": "drop", "arguments": '{"a":1}'}
+    assert "tool_calls" not in assistant
+    assert (result["role"], result["name"]) == ("function", "drop")
+    assert again["function_call"] == "auto"
+
+
+@STREAM_OR_BODY
+@pytest.mark.parametrize(
+    ("request_keys", "off"),
+    [
+        ({"tools": ["drop"]}, {"tool_choice": "none"}),
+        ({"tools": ["drop"], "tool_choice": "required"}, {"tool_choice": "none"}),
+        ({"functions": [{"name": "drop"}]}, {"function_call": "none"}),
+    ],
+)
+async def test_the_forced_answer_keeps_the_tools_and_turns_them_off(
+    request_keys: Json, off: Json, is_stream: bool
+) -> None:
+    case = {
+        "request": request_keys,
+        "policy": DENIED,
+        "upstream": [{"calls": [{"name": "drop"}]}, {"text": "No."}],
+        "max_rounds": 0,
+    }
+    outcome = await run(case, is_stream)
+    first, last = asked(outcome, 0), asked(outcome, 1)
+    assert {key: last[key] for key in last.keys() & {"tool_choice", "function_call"}} == off
+    assert [last.get(key) for key in ("tools", "functions")] == [
+        first.get(key) for key in ("tools", "functions")
+    ]
+    notice = last["messages"][-1]
+    assert notice["role"] in ("tool", "function")
+    assert notice["content"].startswith('{"error"')
+    assert notice["content"].endswith("what could not be done.")
+
+
+# -- what the client sees -------------------------------------------------------------------------
+
+USAGE = {
+    "prompt_tokens": 10,
+    "completion_tokens": 3,
+    "total_tokens": 13,
+    "cost": 0.25,
+    "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 1},
+    "completion_tokens_details": None,
+    "kind": "a",
+    "is_byok": False,
+}
+LATER = {
+    "prompt_tokens": 20,
+    "completion_tokens": 5,
+    "total_tokens": 25,
+    "cost": 0.5,
+    "prompt_tokens_details": {"cached_tokens": 8, "audio_tokens": 2},
+    "completion_tokens_details": {"reasoning_tokens": 7},
+    "kind": "b",
+    "is_byok": True,
+}
+SUM = {
+    "prompt_tokens": 30,
+    "completion_tokens": 8,
+    "total_tokens": 38,
+    "cost": 0.75,
+    "prompt_tokens_details": {"cached_tokens": 12, "cache_write_tokens": 1, "audio_tokens": 2},
+    "completion_tokens_details": {"reasoning_tokens": 7},
+    "kind": "b",
+    "is_byok": True,
+}
+
+
+def answer(is_stream: bool, delta: Json, finish: str, usage: Json | None, **head: Any) -> bytes:
+    if not is_stream:
+        return body(delta, finish, **head, **({"usage": usage} if usage else {}))
+    pieces = [{"index": i} | one for i, one in enumerate(delta.get("tool_calls", []))]
+    said = {key: value for key, value in delta.items() if key != "tool_calls"}
+    frames = [chunk({"role": "assistant", **said}, **head)]
+    frames += [chunk(calls(piece), **head) for piece in pieces]
+    frames.append(chunk(finish=finish, **head))
+    if usage:
+        frames.append(event(chunk_head(head) | {"choices": [], "usage": usage}))
+    return stream(*frames)
+
+
+def chunk_head(head: Json) -> Json:
+    return {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"} | head
+
+
+ROUNDS = [(USAGE, LATER, SUM), (None, LATER, LATER), (USAGE, None, None), (None, None, None)]
+
+
+@STREAM_OR_BODY
+@pytest.mark.parametrize(("first", "second", "total"), ROUNDS)
+async def test_usage_is_summed_over_the_rounds(
+    first: Json | None, second: Json | None, total: Json | None, is_stream: bool
+) -> None:
+    turns = [
+        raw(answer(is_stream, {"content": None, **calls(DROP)}, "tool_calls", first), is_stream),
+        raw(answer(is_stream, {"content": "No."}, "stop", second), is_stream),
+    ]
+    outcome = await ask(turns, is_stream)
+    found = read(outcome.client.data, is_stream)
+    # A body always tells; a stream only where the provider does, as the client asked it to.
+    assert found.usage == (first if total is None and not is_stream else total)
+    assert found.first.text == "No."
+
+
+@STREAM_OR_BODY
+@pytest.mark.parametrize("last", ["text", "call", "mixed", "refused"])
+async def test_the_answer_is_one_and_the_first_rounds_head_holds(last: str, is_stream: bool) -> None:
+    head = {"id": "first", "created": 1, "model": "m-1", "system_fingerprint": "fp_1"}
+    other = {"id": "other", "created": 2, "model": "m-2", "system_fingerprint": "fp_2", "service_tier": "x"}
+    go = call('{"b": 1}', "go", "call_go")
+    final = {
+        "text": ({"content": " Two."}, "stop"),
+        "call": ({"content": " Two.", **calls(go)}, "tool_calls"),
+        "mixed": ({"content": " Two.", **calls(call("{}", "drop", "call_x"), go)}, "tool_calls"),
+    }
+    turns = [
+        raw(answer(is_stream, {"content": "One.", **calls(DROP)}, "tool_calls", USAGE, **head), is_stream)
+    ]
+    if last == "refused":
+        turns.append({"fault": {"status": 429}})
+    else:
+        turns.append(raw(answer(is_stream, *final[last], USAGE, **other), is_stream))
+    case = {
+        "request": {"tools": ["drop", "go"]},
+        "policy": DENIED,
+        "upstream": turns,
+        "max_rounds": 0 if last == "refused" else 3,
+    }
+    outcome = await run(case, is_stream)
+    found = read(outcome.client.data, is_stream)
+    assert found.first.text == "One." + (" Two." if last != "refused" else "")
+    assert [c["id"] for c in found.first.calls] == (["call_go"] if last in ("call", "mixed") else [])
+    assert found.usages == 1
+    data = outcome.client.data
+    for wire in by_events(data) if is_stream else [json.loads(data)]:
+        assert {key: wire[key] for key in head} == head
+    if is_stream:
+        roles = [c["choices"][0]["delta"].get("role") for c in by_events(data) if c["choices"]]
+        assert roles == ["assistant"] + [None] * (len(roles) - 1)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+async def test_the_role_is_said_once_though_the_provider_repeats_it(fused: bool) -> None:
+    role = {"role": "assistant"}
+    first = [chunk(role | calls(DROP))] if fused else [chunk(role), chunk(role | calls(DROP))]
+    turns = [
+        raw(stream(*first, chunk(role, "tool_calls")), True),
+        raw(
+            stream(chunk(role | {"content": "N"}), chunk(role | {"content": "o."}), chunk(finish="stop")),
+            True,
+        ),
+    ]
+    outcome = await ask(turns, True)
+    deltas = [c["choices"][0]["delta"] for c in by_events(outcome.client.data)]
+    assert [d["role"] for d in deltas if "role" in d] == ["assistant"]
+    assert "".join(d.get("content") or "" for d in deltas) == "No."
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+async def test_a_role_that_was_never_said_is_added_where_frames_are_written_again(hidden: bool) -> None:
+    go = raw(stream(chunk(calls(call("{}", "go", "call_go"))), chunk(finish="stop")), True)
+    turns = [raw(stream(chunk(calls(DROP)), chunk(finish="tool_calls")), True)] if hidden else []
+    outcome = await ask([*turns, go], True)
+    deltas = [c["choices"][0]["delta"] for c in by_events(outcome.client.data)]
+    assert [d.get("role") for d in deltas] == ["assistant", None]
+    assert all(
+        found == {0: [("call_go", "go", "{}")]} for found in rebuilt(outcome.client.data, True).values()
+    )
+
+
+async def test_text_after_the_first_call_of_a_hidden_turn_reaches_the_client() -> None:
+    turns = [
+        raw(
+            stream(
+                chunk({"role": "assistant", "content": "a"}),
+                chunk({"content": "b", **calls(DROP)}),
+                chunk({"content": "c", "reasoning_content": "r"}),
+                chunk(calls(more("")), logprobs=None),
+                chunk({"content": "d"}, "tool_calls", usage=USAGE),
+            ),
+            True,
+        ),
+        raw(stream(chunk({"content": "e"}), chunk(finish="stop", usage=LATER)), True),
+    ]
+    outcome = await ask(turns, True)
+    found = read(outcome.client.data, True)
+    assert found.first.text == "abcde"
+    assert found.usage == SUM
+    assert b'"reasoning_content":"r"' in outcome.client.data
+    assert b"drop" not in outcome.client.data
+
+
+async def test_text_around_the_calls_of_a_mixed_turn_reaches_the_client() -> None:
+    go = call('{"b": 1}', "go", "call_go", 1)
+    data = stream(
+        chunk({"role": "assistant", "content": "a"}),
+        chunk({"content": "b", **calls(DROP)}),
+        chunk(calls(go)),
+        chunk({"content": "c"}),
+        chunk({"content": "d"}, "tool_calls"),
+        event({"id": "c1", "choices": [], "moderation": {}}),
+    )
+    outcome = await ask([raw(data, True)], True)
+    found = read(outcome.client.data, True)
+    assert found.first.text == "abcd"
+    assert [c["id"] for c in found.first.calls] == ["call_go"]
+    assert found.done
+    assert b"moderation" in outcome.client.data
+    assert b"call_drop" not in outcome.client.data
+
+
+@STREAM_OR_BODY
+async def test_the_tokens_of_a_call_that_does_not_go_on_are_not_told(is_stream: bool) -> None:
+    tokens = {"content": [{"token": "s3cret", "logprob": -0.1, "top_logprobs": []}]}
+    go = call("{}", "go", "call_go", 1)
+    if is_stream:
+        choice = {"index": 0, "delta": calls(DROP), "logprobs": tokens, "finish_reason": None}
+        data = stream(event({"id": "c1", "choices": [choice]}), chunk(calls(go)), chunk(finish="tool_calls"))
+    else:
+        wire = json.loads(body(calls(DROP, go)))
+        wire["choices"][0]["logprobs"] = tokens
+        data = json.dumps(wire).encode()
+    outcome = await ask([raw(data, is_stream)], is_stream)
+    assert [c["id"] for c in read(outcome.client.data, is_stream).first.calls] == ["call_go"]
+    assert b"s3cret" not in outcome.client.data
+
+
+async def test_texts_of_bodies_follow_one_another_in_text_and_in_parts() -> None:
+    parts = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "One."}]
+    turns = [
+        raw(body({"content": parts, "reasoning": "r1", **calls(DROP)}), False),
+        raw(body({"content": "Two.", "reasoning": None, **calls(DROP)}), False),
+        raw(body({"content": "Three.", "reasoning": "r3"}, "stop"), False),
+    ]
+    outcome = await ask(turns, False)
+    message = json.loads(outcome.client.data)["choices"][0]["message"]
+    assert message["content"] == [
+        *parts,
+        {"type": "text", "text": "Two."},
+        {"type": "text", "text": "Three."},
+    ]
+    assert message["reasoning"] == "r1r3"
+
+
+async def test_a_notice_stands_after_content_in_parts() -> None:
+    parts = [{"type": "text", "text": "One."}]
+    wire = json.loads(body({"content": parts, **calls(DROP)}))
+    wire["choices"].append(
+        {"index": 1, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
+    )
+    outcome = await ask([raw(json.dumps(wire).encode(), False)], False, n=2)
+    first, second = json.loads(outcome.client.data)["choices"]
+    assert first["message"]["content"] == [*parts, {"type": "text", "text": "Not for you."}]
+    assert second["message"] == {"role": "assistant", "content": "x"}
+    assert (first["finish_reason"], second["finish_reason"]) == ("stop", "stop")
+
+
+async def test_with_n_above_1_what_is_dropped_of_one_choice_leaves_the_others_alone() -> None:
+    go = call('{"b": 1}', "go", "call_go")
+    data = stream(
+        chunk({"role": "assistant", "content": ""}, index=0),
+        chunk({"role": "assistant", "content": "x"}, index=1),
+        chunk(calls(DROP), index=0),
+        chunk(calls(go), index=1),
+        chunk({"role": "assistant", "content": "late"}, index=2),
+        chunk(finish="tool_calls", index=0),
+        chunk(finish="stop", index=2),
+        chunk(finish="tool_calls", index=1),
+    )
+    outcome = await ask([raw(data, True)], True, n=3)
+    found = read(outcome.client.data, True)
+    assert [(v.text, [c["id"] for c in v.calls], v.finish) for _, v in sorted(found.choices.items())] == [
+        ("Not for you.", [], "stop"),
+        ("x", ["call_go"], "tool_calls"),
+        ("late", [], "stop"),
+    ]
+    roles = [c for w in by_events(outcome.client.data) for c in w["choices"] if c["delta"].get("role")]
+    assert sorted(c["index"] for c in roles) == [0, 1, 2]
+
+
+async def test_a_choice_that_the_provider_never_ended_is_ended_before_the_usage() -> None:
+    data = stream(
+        chunk({"role": "assistant"}),
+        chunk(calls(call("{}", "go", "call_go"))),
+        event({"id": "c1", "choices": [], "usage": USAGE}),
+    )
+    outcome = await ask([raw(data, True)], True)
+    *_, end, usage = by_events(outcome.client.data)
+    assert end["choices"][0]["finish_reason"] == "tool_calls"
+    assert usage["usage"] == USAGE
+    assert outcome.client.data.endswith(DONE)
+
+
+@STREAM_OR_BODY
+async def test_a_provider_that_fails_when_it_is_asked_again(is_stream: bool) -> None:
+    failing = {"fault": {"kind": "error_frame", "code": "overloaded", "after_frames": 0}}
+    outcome = await ask([{"calls": [{"name": "drop"}]}, failing], is_stream)
+    found = read(outcome.client.data, is_stream)
+    assert found.error is not None
+    assert found.error["code"] == "overloaded"
+    assert found.choices == {} or found.first.finish is None
+
+
+async def test_a_stream_that_turns_into_a_body_is_an_error() -> None:
+    outcome = await ask([{"calls": [{"name": "drop"}]}, raw(body({"content": "x"}, "stop"), False)], True)
+    error = read(outcome.client.data, True).error
+    assert error is not None
+    assert error["code"] == "upstream_malformed"
+
+
+async def test_a_body_without_choices_when_it_is_asked_again() -> None:
+    outcome = await ask([{"calls": [{"name": "drop"}]}, raw(b'{"x": 1}', False)], False)
+    assert json.loads(outcome.client.data)["choices"] == []
+
+
+async def test_what_is_nested_too_deeply_to_be_written_again_is_an_error() -> None:
+    deep = b'{"id": "c1", "choices": [], "x": ' + b"[" * 990 + b"]" * 990 + b"}"
+    turns = [
+        {"calls": [{"name": "drop"}]},
+        raw(stream(event(deep), chunk({"content": "x"}), chunk(finish="stop")), True),
+    ]
+    outcome = await ask(turns, True)
+    found = read(outcome.client.data, True)
+    assert found.error is not None or found.first.text == "x"
+    assert outcome.exchange.fields()["outcome"] in ("upstream_error", "answered")
