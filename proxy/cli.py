@@ -17,6 +17,8 @@ from rich.table import Table
 from proxy import __version__
 from proxy.app import App, build, load_policies
 from proxy.config import ConfigFault, Settings, load, settings_schema
+from proxy.ports import Unavailable
+from proxy.workers import Supervisor, serve_one
 
 app = typer.Typer(
     name="callgate",
@@ -68,10 +70,21 @@ def serve(
     """Serve until SIGTERM or Ctrl-C; open streams are given limits.drain_s seconds to end."""
     _log(log_level)
     built = _built(config)
+    settings = built.settings
     try:
-        _run(built.run())
+        _run(built.run() if settings.workers == 1 else Supervisor(settings, log_level).run())
     except ConfigFault as exc:
         _refuse("Callgate cannot start", exc.faults)
+
+
+@app.command(hidden=True)
+def worker(number: int, log_level: str = "info") -> None:
+    """One of the processes that `serve` starts with `workers: N`; standard input says what to serve."""
+    _log(log_level, f"[{number}] ")
+    try:
+        _run(serve_one())
+    except (ConfigFault, Unavailable) as exc:
+        _refuse(f"Worker {number} cannot start", exc.faults if isinstance(exc, ConfigFault) else [exc])
 
 
 @app.command()
@@ -131,9 +144,9 @@ def _refuse(title: str, faults: Any) -> NoReturn:
     raise typer.Exit(1)
 
 
-def _log(level: str) -> None:
+def _log(level: str, prefix: str = "") -> None:
     handler = RichHandler(console=err, show_path=False, rich_tracebacks=False, log_time_format="[%X]")
-    logging.basicConfig(level=level.upper(), format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=level.upper(), format=f"{prefix}%(message)s", handlers=[handler])
 
 
 def _run(coroutine: Any) -> Any:

@@ -1,0 +1,136 @@
+"""The admin port of several workers: their readiness and metrics together, the rest from one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from proxy.http.headers import for_client, for_upstream
+from proxy.model import loads
+from proxy.sinks.summed import Summed
+
+log = logging.getLogger("callgate.workers")
+
+_ASK_TIMEOUT_S = 3.0
+_MAX_BODY_BYTES = 1024 * 1024
+_BASE = "http://worker"
+
+Live = Callable[[], Mapping[int, Path]]
+"""The workers that serve, with where their own admin applications listen."""
+
+
+class Gathered:
+    """The admin application of ``count`` workers; ``extra`` are the supervisor's own metrics."""
+
+    def __init__(self, count: int, live: Live, registry: CollectorRegistry) -> None:
+        self._count, self._live, self._registry = count, live, registry
+        self._sessions: dict[int, aiohttp.ClientSession] = {}
+        self._summed = Summed()
+        registry.register(self._summed)
+        self.stopping = False
+
+    def app(self) -> web.Application:
+        """The application."""
+        app = web.Application(client_max_size=_MAX_BODY_BYTES)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_route("*", "/{path:.*}", self._forward)
+        return app
+
+    async def ended(self, number: int) -> None:
+        """A worker's process ended."""
+        self._summed.end(str(number))
+        if (session := self._sessions.pop(number, None)) is not None:
+            await session.close()
+
+    async def close(self) -> None:
+        """Close what is connected to the workers."""
+        for number in list(self._sessions):
+            await self.ended(number)
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        said = await asyncio.gather(*(self._faults(number) for number in range(1, self._count + 1)))
+        wrong = [
+            *(["stopping"] if self.stopping else []),
+            *(f"worker {number}: {fault}" for number, faults in enumerate(said, 1) for fault in faults),
+        ]
+        body = {"status": "unavailable" if wrong else "ready", "faults": wrong}
+        return web.json_response(body, status=503 if wrong else 200)
+
+    async def _faults(self, number: int) -> list[str]:
+        if number not in self._live():
+            return ["it does not run"]
+        answer = await self._ask(number, "/readyz")
+        if answer is None:
+            return ["it does not answer"]
+        faults: list[str] = loads(answer)["faults"]
+        return faults
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        numbers = list(self._live())
+        for number, text in zip(
+            numbers, await asyncio.gather(*(self._ask(number, "/metrics") for number in numbers)), strict=True
+        ):
+            # Of one that does not answer now, what it said last stands.
+            if text is not None and number in self._live():
+                self._summed.take(str(number), text.decode())
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return web.Response(body=encode(self._registry), headers={"content-type": content_type})
+
+    async def _ask(self, number: int, path: str) -> bytes | None:
+        try:
+            timeout = aiohttp.ClientTimeout(_ASK_TIMEOUT_S)
+            async with self._session(number).get(_BASE + path, timeout=timeout) as answer:
+                return await answer.read()
+        except (aiohttp.ClientError, OSError) as exc:  # OSError: TimeoutError is one
+            log.warning("worker %d does not answer %s: %s", number, path, str(exc) or "in time")
+            return None
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
+        """Everything else is asked of one worker: what it needs is in the store that all of them share."""
+        number = next(iter(sorted(self._live())), None)
+        if number is None:
+            return web.json_response(
+                {"error": {"message": "No worker serves.", "code": "unready"}}, status=503
+            )
+        # The worker sees the Host that the client asked for, as if it had been asked itself.
+        headers = [*for_upstream(request.headers, frozenset(), judged=False), ("Host", request.host)]
+        body = await request.read() or None
+        try:
+            async with self._session(number).request(
+                request.method, _BASE + request.path_qs, headers=headers, data=body, allow_redirects=False
+            ) as answer:
+                return await _passed_on(request, answer)
+        except (aiohttp.ClientError, OSError) as exc:
+            log.warning("worker %d did not answer %s: %s", number, request.path, exc)
+            return web.json_response(
+                {"error": {"message": "The worker did not answer.", "code": "unready"}}, status=502
+            )
+
+    def _session(self, number: int) -> aiohttp.ClientSession:
+        if number not in self._sessions:
+            connector = aiohttp.UnixConnector(str(self._live()[number]))
+            self._sessions[number] = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+        return self._sessions[number]
+
+
+async def _passed_on(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    headers = CIMultiDict(for_client(answer.headers, decoded=False))
+    response = web.StreamResponse(status=answer.status, headers=headers)
+    await response.prepare(request)
+    async for chunk in answer.content.iter_any():
+        await response.write(chunk)
+    await response.write_eof()
+    return response
