@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,68 +17,15 @@ from hypothesis import strategies as st
 from proxy.guards._outcomes import is_empty, is_error
 from proxy.guards.base import Context, Situation, canonical
 from proxy.guards.loop import LoopGuard
-from proxy.model import History, PastCall, Principal, Request, ToolCall, ToolResult, Turn
-from proxy.model import Slot as ModelSlot
-from proxy.tools import Registry, ToolSpec
+from proxy.model import PastCall, ToolCall
 from proxy.verdicts import Reask, Verdict
+from tests.guards.conversations import calling, hidden, past_call, past_calls, situation
 
 CASES = yaml.safe_load((Path(__file__).parent / "cases" / "loop.yaml").read_text())
-_KEYS = {"result", "times", "hint"}
-HINT = Reask(type="loop", reasons=("You have called it before.",)).content()
-
-
-@dataclass
-class FixedHistory:
-    """A codec's part in a request, for a guard that asks for the history alone."""
-
-    calls: tuple[PastCall, ...]
-    turn: int = 1
-
-    def history(self, body: Mapping[str, Any]) -> History:
-        return History(self.calls, "Do it.", self.turn)
-
-
-def past_call(name: str, arguments: Any, result: str | None, turn: int = 1, number: int = 0) -> PastCall:
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-    return PastCall(f"call_{number}", name, text, result, turn)
-
-
-def past_calls(spelled: Sequence[Mapping[str, Any]]) -> list[PastCall]:
-    calls: list[PastCall] = []
-    for given_call in spelled:
-        ((name, arguments),) = ((k, v) for k, v in given_call.items() if k not in _KEYS)
-        for _ in range(given_call.get("times", 1)):
-            result = HINT if given_call.get("hint") else given_call.get("result")
-            result = f"result {len(calls)}" if result == "#" else result
-            calls.append(past_call(name, arguments, result, number=len(calls)))
-    return calls
-
-
-def situation(
-    past: Sequence[PastCall], registry: Sequence[Mapping[str, Any]] = (), choices: int = 1, turn: int = 1
-) -> Situation:
-    specs = Registry({spec["name"]: ToolSpec.model_validate(spec) for spec in registry})
-    request = Request("chat", b"", {}, "m", False, choices, FixedHistory(tuple(past), turn))
-    who = Principal("ann")
-    return Situation(who, request, "trace", "conversation", "2026-01-01T00:00:00Z", registry=specs.get)
-
-
-def hidden(calls: Sequence[PastCall]) -> list[tuple[Turn, list[ToolResult]]]:
-    """Calls as rounds of an exchange, one a round."""
-    made = [(ToolCall.parse(call.id, call.name, call.arguments_json), call.result or "") for call in calls]
-    return [
-        (Turn("", "", (ModelSlot(0, 0, call),), "", None, None, 1), [ToolResult(call.id, result)])
-        for call, result in made
-    ]
 
 
 async def judge(guard: LoopGuard, told: Situation, calls: Sequence[ToolCall]) -> list[Verdict]:
     return [await guard.check(call, Context(told, told.registry(call.name), None)) for call in calls]
-
-
-def calling(name: str, arguments: Any, number: int = 0) -> ToolCall:
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-    return ToolCall.parse(f"now_{number}", name, text)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
