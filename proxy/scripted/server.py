@@ -15,13 +15,13 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from proxy.model import Fault, dumps, loads
-from proxy.scripted import chat, messages
+from proxy.scripted import chat, messages, responses
 from proxy.scripted.dialect import BadRequest, Dialect, Shape
 from proxy.scripted.received import ReceivedRequest, Tally
 from proxy.scripted.reply import Reply, compose, plain_reply
 from proxy.scripted.script import Played, Script, ScriptError
 
-DIALECTS: dict[str, Dialect] = {chat.PATH: chat, messages.PATH: messages}
+DIALECTS: dict[str, Dialect] = {chat.PATH: chat, messages.PATH: messages, responses.PATH: responses}
 """The APIs that are played, by how the paths of their requests end."""
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
 _CACHED_REPLIES = 512

@@ -8,9 +8,11 @@ from typing import Any
 
 from proxy.scripted import chat as chat_dialect
 from proxy.scripted import messages as messages_dialect
+from proxy.scripted import responses as responses_dialect
 from proxy.wire.chat import ChatCodec
 from proxy.wire.messages import MessagesCodec
-from tests.core import view, view_messages
+from proxy.wire.responses import ResponsesCodec
+from tests.core import view, view_messages, view_responses
 from tests.core.view import Answer
 
 Json = dict[str, Any]
@@ -77,9 +79,29 @@ def messages_tool(spec: Any) -> Json:
     return {"input_schema": function.pop("parameters", {"type": "object"}), **function}
 
 
+def responses_request(given: Mapping[str, Any], stream: bool) -> Json:
+    given = {key: value for key, value in given.items() if key != "include_usage"}
+    messages = given.pop("messages", [{"role": "user", "content": "Do it."}])
+    body: Json = {"model": "scripted", "input": messages, "stream": stream}
+    if "tools" in given:
+        body["tools"] = [responses_tool(spec) for spec in given.pop("tools")]
+    if isinstance(choice := given.get("tool_choice"), dict) and "function" in choice:
+        given["tool_choice"] = {"type": "function", "name": choice["function"]["name"]}
+    return body | given
+
+
+def responses_tool(spec: Any) -> Json:
+    spec = chat_tool(spec)
+    inner = spec.get(spec["type"])
+    return {"type": spec["type"], **inner} if isinstance(inner, dict) else dict(spec)
+
+
 PROTOCOLS: dict[str, Protocol] = {
     "chat": Protocol("chat", ChatCodec(), chat_dialect, "/chat/completions", chat_request, view.read),
     "messages": Protocol(
         "messages", MessagesCodec(), messages_dialect, "/messages", messages_request, view_messages.read
+    ),
+    "responses": Protocol(
+        "responses", ResponsesCodec(), responses_dialect, "/responses", responses_request, view_responses.read
     ),
 }

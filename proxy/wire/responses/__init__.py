@@ -1,0 +1,152 @@
+"""The Responses API (``/v1/responses``).
+
+What policies see as a call, and under which name, is listed in ``proxy.wire.responses.items``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from proxy.model import (
+    History,
+    HostedTool,
+    OfferedTool,
+    PastResult,
+    Request,
+    ToolResult,
+    Turn,
+    loads_frame,
+)
+from proxy.wire.chat.rewriting import error_body
+from proxy.wire.codec import Caps, Decoder, Encoder, Rounds, Settlement
+from proxy.wire.responses import request as requests
+from proxy.wire.responses import state, tools
+from proxy.wire.responses.decoder import StreamDecoder, body_decoder
+from proxy.wire.responses.encoder import BodyEncoder, StreamEncoder
+from proxy.wire.responses.events import replayed
+from proxy.wire.writing import write_json
+
+
+class ResponsesCodec:
+    """Reads and writes responses. ``names`` are the tools of calls that requests do not hold themselves."""
+
+    protocol = "responses"
+    keepalive = b": keep-alive\n\n"
+
+    def __init__(self, names: Mapping[str, str] | None = None) -> None:
+        self._names = names or {}
+
+    def read(self, raw: bytes) -> Request:
+        """Read a client's request; raises ``BadRequest``."""
+        body = requests.read_body(raw)
+        requests.check_shape(body)
+        return Request(
+            protocol=self.protocol,
+            raw=raw,
+            body=body,
+            model=body.get("model", ""),
+            stream=bool(body.get("stream")),
+            choices=1,
+            reader=self,
+        )
+
+    def offered_tools(self, body: Mapping[str, Any]) -> Mapping[str, OfferedTool]:
+        """The tools that the application offers, by name; those of a namespace as ``namespace.name``."""
+        return tools.offered(body)
+
+    def hosted_tools(self, body: Mapping[str, Any]) -> list[HostedTool]:
+        """The tools that the provider runs by itself."""
+        return tools.hosted(body)
+
+    def history(self, body: Mapping[str, Any]) -> History:
+        """What the input tells of the conversation so far."""
+        return requests.history(body)
+
+    def tool_results(self, body: Mapping[str, Any]) -> list[PastResult]:
+        """Every tool result in the input."""
+        return requests.tool_results(body, self._names)
+
+    def handles(self, body: Mapping[str, Any]) -> list[str]:
+        """The answer that it goes on from, the calls that it answers, the messages that it brings."""
+        return requests.handles(body)
+
+    def scope(self, request: Request) -> str:
+        """One for all: what goes on from a stored answer does not say how its conversation began."""
+        return "responses"
+
+    def decoder(self, stream: bool, caps: Caps) -> Decoder:
+        """A decoder for one answer."""
+        return StreamDecoder(caps) if stream else body_decoder(caps)
+
+    def encoder(self, stream: bool) -> Encoder:
+        """An encoder for the one answer that the client sees."""
+        return StreamEncoder() if stream else BodyEncoder()
+
+    def extend(self, request: Request, turn: Turn, results: Sequence[ToolResult], relax: bool) -> Request:
+        """Append the turn's items as they were and an answer for each of its calls."""
+        return requests.extended(request, turn, results, relax)
+
+    def forbid_tools(self, request: Request, notice: str) -> Request:
+        """Turn tools off but keep their definitions."""
+        return requests.forbidden(request, notice)
+
+    def without_tools(
+        self, request: Request, functions: Collection[str], hosted: Collection[HostedTool]
+    ) -> Request:
+        """Take tools out of the request; raises ``BadRequest`` where ``tool_choice`` names one."""
+        return tools.without(request, functions, hosted)
+
+    def with_approval(self, request: Request, hosted: Collection[HostedTool]) -> Request:
+        """Make remote servers' tools ask at each use."""
+        return tools.with_approval(request, hosted)
+
+    def with_results(self, request: Request, contents: Mapping[str, str]) -> Request:
+        """Put other text into tool results, by the keys of ``tool_results``."""
+        return requests.with_results(request, contents)
+
+    def with_model(self, request: Request, model: str) -> Request:
+        """Ask another model."""
+        return replace(requests.changed(request, model=model), model=model)
+
+    def with_guidance(self, request: Request, text: str) -> Request:
+        """Add to the instructions, after those that there are."""
+        given = request.body.get("instructions")
+        if given is not None and not isinstance(given, str):
+            said = {"type": "message", "role": "developer", "content": text}
+            return requests.changed(request, input=[*requests.input_items(request.body), said])
+        return requests.changed(request, instructions=f"{given}\n\n{text}" if given else text)
+
+    def settlement(
+        self,
+        request: Request,
+        hidden: Rounds,
+        turn: Turn,
+        settled: Sequence[ToolResult],
+        notice: str = "",
+    ) -> Settlement | None:
+        """Keep what requests that follow need; ``notice`` is what the proxy adds in its own words."""
+        return state.settlement(request, hidden, turn, settled, notice)
+
+    def restore(self, request: Request, kept: Mapping[str, bytes]) -> Request:
+        """Put back hidden items, or exchange the name of an answer for that of its last round."""
+        request, earlier = state.restored(request, kept)
+        if earlier is None:
+            return request
+        names = {call.id.partition("#")[0]: call.name for call in earlier.calls}
+        return replace(request, earlier=earlier, reader=ResponsesCodec(names))
+
+    def hold(self, turn: Turn) -> bytes:
+        """Keep the calls as they were, and the response around them."""
+        response = {k: v for k, v in turn.wire.response.items() if k not in ("output", "usage")}
+        calls = [item.item for item in turn.wire.items if item.is_call]
+        return write_json({"id": turn.id, "model": turn.model, "calls": calls, "response": response})
+
+    def replay(self, held: bytes, stream: bool) -> bytes:
+        """Write held calls as a response of their own, with an id that leads back to the first."""
+        return replayed(loads_frame(held), stream)
+
+    def error(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
+        """An error body in OpenAI's shape."""
+        return error_body(status, code, message, param)

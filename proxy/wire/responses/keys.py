@@ -1,0 +1,59 @@
+"""Whether every client finds the same calls in a JSON text.
+
+JSON readers differ where an object names a key twice, and some (Go's, C#'s) do not tell cases apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from proxy.model import has_duplicate_keys
+from proxy.wire.codec import MalformedTurn
+from proxy.wire.responses.items import Json
+
+# Without one of these no text can hold a call; "\u00" can spell any.
+_CALL_WORDS = (b"_call", b"call_id", b"_request", b"\\u00")
+
+_EVENT = frozenset({"type", "item", "response", "output_index", "item_id", "delta", "arguments", "input"})
+_RESPONSE = frozenset({"output", "status", "id"})
+_ITEM = frozenset(
+    {"type", "id", "call_id", "name", "namespace", "server_label", "arguments", "input", "action", "actions"}
+    | {"operation", "execution", "environment"}
+)
+
+
+def check_keys(data: bytes, wire: Json) -> None:
+    """Raise ``MalformedTurn`` unless every client finds the same calls in an event, or in a body."""
+    lowered = data.lower()
+    if not any(word in lowered for word in _CALL_WORDS):
+        return
+    if has_duplicate_keys(data):
+        raise MalformedTurn("the answer names a key twice")
+    for value, names in _objects(wire):
+        if any(key not in names and key.casefold() in names for key in value):
+            raise MalformedTurn("the answer spells a key in a way that only some clients read")
+    # The JSON reader takes UTF-16, and halves of surrogate pairs in UTF-8; clients do not.
+    if b"\0" in data or not _is_utf8(data):
+        raise MalformedTurn("the answer is not UTF-8")
+
+
+def _objects(wire: Json) -> Iterator[tuple[Json, frozenset[str]]]:
+    """Every object on the way to a call, with the keys that matter in it; a body is a response."""
+    is_event = isinstance(wire.get("type"), str)
+    response = wire.get("response") if is_event else wire
+    if is_event:
+        yield wire, _EVENT
+    items = [wire.get("item")] if is_event else []
+    if isinstance(response, dict):
+        yield response, _RESPONSE
+        output = response.get("output")
+        items += output if isinstance(output, list) else []
+    yield from ((item, _ITEM) for item in items if isinstance(item, dict))
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

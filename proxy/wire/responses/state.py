@@ -1,0 +1,238 @@
+"""What is kept of an answer, and how it is put back into the requests that follow.
+
+Two kinds of requests come back. One brings the conversation in its input: there the hidden items are put
+back beside the visible ones that stood next to them. The other names the answer (``previous_response_id``) or
+the provider's conversation: there the name is exchanged for that of the last round, the calls that the client
+never saw are answered, and what the conversation held so far is told to the guards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from proxy.model import History, PastCall, Request, ToolResult, Turn, loads_frame
+from proxy.wire.codec import Rounds, Settlement
+from proxy.wire.responses import items
+from proxy.wire.responses import request as requests
+from proxy.wire.responses.events import upstream_id
+from proxy.wire.responses.items import Json
+from proxy.wire.writing import write_json
+
+_MAX_CALLS = 200
+_MAX_CALL_CHARS = 256 * 1024
+_MAX_TEXT_CHARS = 64 * 1024
+_MAX_WALK_BYTES = 2 * 2**20
+_MAX_CALL_HANDLES = 4
+
+
+def settlement(
+    asked: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult], notice: str
+) -> Settlement | None:
+    """What to keep of an answer; ``notice`` is what the proxy adds to it in its own words."""
+    told = {result.call_id: result.content for result in settled}
+    stored = requests.is_stored(asked.body)
+    is_changed = bool(hidden or told)
+    if not turn.id or not (stored or is_changed):
+        return None
+    visible = [item for item in turn.wire.items if item.is_call and not _is_settled(item.calls, told)]
+    forwarded = [item.call_id for item in visible][:_MAX_CALL_HANDLES]
+    names = [*_answer_ids(asked, hidden, turn), requests.conversation(asked.body)] if stored else []
+    names += forwarded
+    if is_changed and not forwarded:
+        names.append(_last_visible(hidden, turn))
+    walk = write_json(_walk(hidden, turn, told)) if is_changed else b"[]"
+    kept = {
+        "alias": upstream_id(turn.id),
+        "owed": requests.answers_of([i.item for i in turn.wire.items if _is_told(i, told)], told),
+        "walk": loads_frame(walk) if len(walk) <= _MAX_WALK_BYTES else [],
+        "history": _dump(_history(asked, turn, told, notice)),
+    }
+    handles = tuple(dict.fromkeys(name for name in names if name))
+    return Settlement(handles, write_json(kept)) if handles else None
+
+
+def _is_settled(calls: Sequence[Any], told: Mapping[str, str]) -> bool:
+    """Whether the client does not see an item: a batch goes on as a whole or not at all."""
+    return any(call.id in told for call in calls)
+
+
+def _is_told(item: Any, told: Mapping[str, str]) -> bool:
+    return item.is_call and _is_settled(item.calls, told)
+
+
+def _answer_ids(asked: Request, hidden: Rounds, turn: Turn) -> list[str]:
+    """The ids under which the client may know the answer: that of its first round."""
+    first = next((turn.id for turn, _ in hidden if upstream_id(turn.id) == turn.id), turn.id)
+    known = upstream_id(first)
+    # A held turn that is released in the answer that held it goes by the id that the provider gave it.
+    return [first] if asked.body.get("previous_response_id") == known else [first, known]
+
+
+def _history(asked: Request, turn: Turn, told: Mapping[str, str], notice: str) -> History:
+    history = requests.told_history(asked.history, turn, told)
+    said = f"{turn.text}\n{notice}" if notice else history.last_answer
+    return replace(history, last_answer=said)
+
+
+# -- requests that bring the conversation ---------------------------------------------------------
+
+
+def _walk(hidden: Rounds, turn: Turn, told: Mapping[str, str]) -> list[Json]:
+    """The answer's items as the provider knows them, each either hidden or seen by the client."""
+    steps: list[Json] = []
+    rounds = [*((t, {r.call_id: r.content for r in results}, True) for t, results in hidden)]
+    for one, results, is_hidden in [*rounds, (turn, told, False)]:
+        answers: list[Json] = []
+        for item in one.wire.items:
+            whole = item.item
+            if not item.is_call:
+                steps.append({"seen": _key(whole), "reasoning": item.type == "reasoning"})
+            elif is_hidden or _is_settled(item.calls, results):
+                steps.append({"hidden": whole})
+                answers += items.outputs(whole, results)
+            else:
+                steps.append({"seen": _key(whole), "name": items.name_of(whole)})
+        steps += [{"hidden": answer} for answer in answers]
+    return steps
+
+
+def _key(item: Mapping[str, Any]) -> str:
+    """What a client's input names an item by."""
+    if item.get("call_id") and not items.answered_id(item):
+        return f"call:{item['call_id']}"
+    return f"id:{item.get('id')}" if item.get("id") else ""
+
+
+def _last_visible(hidden: Rounds, turn: Turn) -> str:
+    """The id of the last message, or of the last item, that the client sees."""
+    seen = [item for one in [*(t for t, _ in hidden), turn] for item in one.wire.items if not item.is_call]
+    said = [item for item in seen if item.type == "message"]
+    return next((item.id or str(item.item.get("id") or "") for item in reversed(said or seen)), "")
+
+
+def _put_back(given: list[Json], walk: Sequence[Json]) -> list[Json]:
+    """The input with an answer's hidden items where they stood."""
+    places = {key: at for at, item in enumerate(given) for key in _keys(item)}
+    held = {id for item in given for id in (items.call_id(item), items.answered_id(item)) if id}
+    found = {at: step for at, step in enumerate(walk) if _is_seen(given, places, step)}
+    if not found:
+        return given
+    inserted: dict[int, list[Json]] = {}
+    place = places[found[min(found)]["seen"]]
+    is_whole = True
+    for at, step in enumerate(walk):
+        if at in found:
+            place = places[step["seen"]] + 1
+        elif "hidden" not in step:
+            is_whole = is_whole and not step.get("reasoning")
+        elif not held & {items.call_id(step["hidden"]), items.answered_id(step["hidden"])} - {""}:
+            # Without the reasoning that it came from, the provider must not look for it.
+            item = step["hidden"] if is_whole else requests.without_id(step["hidden"])
+            inserted.setdefault(place, []).append(item)
+    out: list[Json] = []
+    for at in range(len(given) + 1):
+        out += [*inserted.get(at, ()), *given[at : at + 1]]
+    return out
+
+
+def _keys(item: Mapping[str, Any]) -> list[str]:
+    id, called = item.get("id"), item.get("call_id")
+    by_call = called and not items.answered_id(item)
+    return [*([f"call:{called}"] if by_call else ()), *([f"id:{id}"] if id else ())]
+
+
+def _is_seen(given: Sequence[Json], places: Mapping[str, int], step: Json) -> bool:
+    """Whether the step's item is in the input; some servers use their call ids again."""
+    key = step.get("seen")
+    if not key or key not in places:
+        return False
+    item = given[places[key]]
+    return "name" not in step or items.name_of(item) == step["name"]
+
+
+# -- restoring ----------------------------------------------------------------------------------
+
+
+def restored(request: Request, kept: Mapping[str, bytes]) -> tuple[Request, History | None]:
+    """The request with what belongs to it, and what was before the conversation that its body tells."""
+    body = request.body
+    named = [body.get("previous_response_id"), requests.conversation(body)]
+    name = next((name for name in named if name and name in kept), None)
+    if name is not None:
+        return _continued(request, loads_frame(kept[name]))
+    given = requests.input_items(body)
+    whole = given
+    records = [loads_frame(value) for value in dict.fromkeys(kept.values())]
+    for record in records:
+        whole = _put_back(whole, record["walk"])
+    if whole is not given:
+        request = requests.changed(request, input=whole)
+    return request, _referred(request, records)
+
+
+def _continued(request: Request, record: Json) -> tuple[Request, History]:
+    """A request that goes on from a kept answer."""
+    body, owed = request.body, record["owed"]
+    given = requests.input_items(body)
+    ours = {id for item in owed if (id := items.answered_id(item))}
+    theirs = [item for item in given if items.answered_id(item) not in ours]
+    changes: Json = {}
+    if owed:
+        changes["input"] = [*owed, *theirs]
+    if body.get("previous_response_id") not in (None, record["alias"]):
+        changes["previous_response_id"] = record["alias"]
+    if changes:
+        request = requests.changed(request, **changes)
+    return request, _answered(_load(record["history"]), given)
+
+
+def _referred(request: Request, records: Sequence[Json]) -> History | None:
+    """Calls that the input answers but only refers to."""
+    body = request.body
+    here = {call.id for call in requests.history(body).calls}
+    answered = {items.answered_id(item) for item in requests.input_items(body)} - here
+    calls = {
+        call.id: call
+        for record in records
+        for call in _load(record["history"]).calls
+        if call.id.partition("#")[0] in answered
+    }
+    if not calls:
+        return None
+    known = tuple(replace(call, turn=0) for call in calls.values())
+    return _answered(History(known), requests.input_items(body))
+
+
+def _answered(history: History, given: Sequence[Json]) -> History:
+    """The history with the results that have come for its calls."""
+    results = {id: items.result_text(item) for item in given if (id := items.answered_id(item))}
+    calls = tuple(
+        replace(call, result=results.get(call.id.partition("#")[0], call.result)) for call in history.calls
+    )
+    return replace(history, calls=calls)
+
+
+def _dump(history: History) -> Json:
+    """A history as it is kept: its latest calls, and that they had a result rather than which."""
+    calls: list[list[Any]] = []
+    room = _MAX_CALL_CHARS
+    for call in reversed(history.calls[-_MAX_CALLS:]):
+        room -= len(call.arguments_json)
+        if room < 0:
+            break
+        result = None if call.result is None else ""
+        calls.append([call.id, call.name, call.arguments_json, result, call.turn])
+    return {
+        "calls": calls[::-1],
+        "query": history.query[:_MAX_TEXT_CHARS],
+        "turn": history.turn,
+        "opening": history.opening,
+        "last_answer": history.last_answer[-_MAX_TEXT_CHARS:],
+    }
+
+
+def _load(kept: Json) -> History:
+    calls = tuple(PastCall(*call) for call in kept["calls"])
+    return History(calls, kept["query"], kept["turn"], kept["opening"], kept["last_answer"])

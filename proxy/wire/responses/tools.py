@@ -1,0 +1,224 @@
+"""The tools of a Responses request: which are the application's, which the provider runs by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from proxy.model import HostedTool, OfferedTool, Request
+from proxy.wire.codec import BadRequest
+from proxy.wire.responses.items import Json
+from proxy.wire.responses.request import TOOL_CARRIERS, changed, input_items
+
+_FUNCTIONS = ("function", "custom")
+# Tools whose calls the client runs; their names are those of ``items.TOOL_OF``.
+_CLIENT_RUN = {
+    "local_shell": "local_shell",
+    "shell": "shell",
+    "apply_patch": "apply_patch",
+    "computer": "computer",
+    "computer_use_preview": "computer",
+    "tool_search": "tool_search",
+}
+# Items that may be referred to without bringing in tools: what was said, thought, called.
+_PLAIN_REFERENCES = ("msg_", "rs_", "fc_", "ctc_")
+
+
+class Offered(dict[str, OfferedTool]):
+    """The offered tools by name; the tools of a remote server, which alone knows them, by its label."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.servers: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The tool of this name."""
+        if name in self:
+            return self[name]
+        server = name.removeprefix("mcp.").rpartition(".")[0]
+        if name.startswith("mcp.") and server in self.servers:
+            return OfferedTool(name, kind="mcp")
+        return default
+
+
+def offered(body: Mapping[str, Any]) -> Offered:
+    """The tools that the application offers, also in the middle of the input."""
+    tools = Offered()
+    for wire in _all_tools(body):
+        _offer(tools, wire, "")
+    return tools
+
+
+def _all_tools(body: Mapping[str, Any]) -> Iterator[Json]:
+    yield from body.get("tools") or ()
+    for item in input_items(body):
+        if item.get("type") in TOOL_CARRIERS:
+            yield from item.get("tools") or ()
+
+
+def _offer(tools: Offered, wire: Mapping[str, Any], namespace: str) -> None:
+    kind, name = str(wire.get("type", "function")), wire.get("name")
+    if kind == "namespace":
+        for inner in _inner(wire):
+            _offer(tools, inner, f"{name}.")
+    elif kind == "mcp":
+        tools.servers.add(str(wire.get("server_label")))
+    elif kind in _FUNCTIONS and isinstance(name, str):
+        description = wire.get("description")
+        text = description if isinstance(description, str) else ""
+        full = f"{namespace}{name}"
+        tools.setdefault(full, OfferedTool(full, wire.get("parameters"), text, kind))
+    elif kind in _CLIENT_RUN and not _runs_elsewhere(wire):
+        tools.setdefault(_CLIENT_RUN[kind], OfferedTool(_CLIENT_RUN[kind], kind=kind))
+
+
+def _inner(wire: Mapping[str, Any]) -> list[Json]:
+    inner = wire.get("tools")
+    return [tool for tool in inner if isinstance(tool, dict)] if isinstance(inner, list) else []
+
+
+def _runs_elsewhere(wire: Mapping[str, Any]) -> bool:
+    """Whether the provider runs this tool, which might as well be the client's to run."""
+    if wire.get("type") == "tool_search":
+        return wire.get("execution") != "client"
+    environment = wire.get("environment")
+    return isinstance(environment, dict) and environment.get("type") != "local"
+
+
+def hosted(body: Mapping[str, Any]) -> list[HostedTool]:
+    """The tools that the provider runs by itself; a prompt template and a reference may bring in any."""
+    found = [tool for wire in _all_tools(body) for tool in _hosted(wire)]
+    if body.get("prompt") is not None:
+        found.append(_prompt(body["prompt"]))
+    found += [HostedTool("item_reference") for item in input_items(body) if _is_opaque(item)]
+    return list(dict.fromkeys(found))
+
+
+def _hosted(wire: Mapping[str, Any]) -> Iterator[HostedTool]:
+    kind = str(wire.get("type", "function"))
+    if kind == "namespace":
+        for inner in _inner(wire):
+            yield from _hosted(inner)
+    elif kind == "mcp":
+        # What it connects to, rather than the label that the request gives it.
+        where = wire.get("server_url") or wire.get("connector_id") or wire.get("tunnel_id")
+        yield HostedTool(kind, str(where or wire.get("server_label") or ""), approvable=True)
+    elif kind not in _FUNCTIONS and (kind not in _CLIENT_RUN or _runs_elsewhere(wire)):
+        yield HostedTool(kind)
+
+
+def _prompt(prompt: Any) -> HostedTool:
+    id = prompt.get("id") if isinstance(prompt, dict) else None
+    return HostedTool("prompt", str(id or ""))
+
+
+def _is_opaque(item: Mapping[str, Any]) -> bool:
+    """Whether an input item refers to a stored one of unknown kind."""
+    return item.get("type") == "item_reference" and not str(item.get("id")).startswith(_PLAIN_REFERENCES)
+
+
+def without(request: Request, functions: Collection[str], unwanted: Collection[HostedTool]) -> Request:
+    """The request without these tools; what is left keeps its order."""
+    body = request.body
+    wanted = _Filter(functions, unwanted)
+    _check_choice(body.get("tool_choice"), wanted)
+    changes: dict[str, Any] = {}
+    if body.get("tools"):
+        changes["tools"] = wanted.tools(body["tools"])
+    if isinstance(body.get("input"), list):
+        changes["input"] = wanted.input(body["input"])
+    changes = {key: value for key, value in changes.items() if value != body[key]}
+    dropped = {"prompt"} if body.get("prompt") is not None and _prompt(body["prompt"]) in unwanted else set()
+    if changes.get("tools") == []:
+        # An empty list of tools, or a choice without tools, is an error to providers.
+        dropped |= {"tools", "tool_choice", "parallel_tool_calls"}
+    elif isinstance(choice := body.get("tool_choice"), dict) and choice.get("type") == "allowed_tools":
+        left = [tool for tool in _inner(choice) if not wanted.names_unwanted(tool)]
+        if len(left) < len(choice.get("tools") or ()):
+            changes["tool_choice"] = {**choice, "tools": left} if left else "none"
+    if not changes and not dropped:
+        return request
+    kept = {key: changes.get(key, value) for key, value in body.items() if key not in dropped}
+    return changed(replace(request, body=kept))
+
+
+class _Filter:
+    """Tells which tools stay."""
+
+    def __init__(self, functions: Collection[str], unwanted: Collection[HostedTool]) -> None:
+        self._functions, self._unwanted = functions, unwanted
+
+    def tools(self, wires: list[Json], namespace: str = "") -> list[Json]:
+        """The tools that stay; of a namespace, those of it that do."""
+        kept: list[Json] = []
+        for wire in wires:
+            if wire.get("type") == "namespace":
+                inner = self.tools(_inner(wire), f"{wire.get('name')}.")
+                if inner:
+                    kept.append(wire if inner == wire.get("tools") else {**wire, "tools": inner})
+            elif not self._takes(wire, namespace):
+                kept.append(wire)
+        return kept
+
+    def input(self, given: list[Json]) -> list[Json]:
+        """The input without what brings in unwanted tools."""
+        kept: list[Json] = []
+        for item in given:
+            if _is_opaque(item) and HostedTool("item_reference") in self._unwanted:
+                continue
+            if item.get("type") in TOOL_CARRIERS and item.get("tools"):
+                left = self.tools(item["tools"])
+                item = item if left == item["tools"] else {**item, "tools": left}
+            kept.append(item)
+        return kept
+
+    def names_unwanted(self, tool: Mapping[str, Any]) -> bool:
+        """Whether a ``tool_choice`` names what does not stay."""
+        kind = str(tool.get("type"))
+        name = tool.get("name")
+        if kind in _FUNCTIONS:
+            full = f"{tool['namespace']}.{name}" if tool.get("namespace") else name
+            return full in self._functions
+        return _CLIENT_RUN.get(kind) in self._functions or any(t.type == kind for t in self._unwanted)
+
+    def _takes(self, wire: Mapping[str, Any], namespace: str) -> bool:
+        kind = str(wire.get("type", "function"))
+        if kind in _FUNCTIONS:
+            return f"{namespace}{wire.get('name')}" in self._functions
+        if any(tool in self._unwanted for tool in _hosted(wire)):
+            return True
+        return not _runs_elsewhere(wire) and _CLIENT_RUN.get(kind) in self._functions
+
+
+def _check_choice(choice: Any, wanted: _Filter) -> None:
+    if isinstance(choice, dict) and choice.get("type") != "allowed_tools" and wanted.names_unwanted(choice):
+        name = choice.get("name") or choice.get("type")
+        raise BadRequest(f"tool_choice names {name!r}, which you may not call.", "tool_choice")
+
+
+def with_approval(request: Request, watched: Collection[HostedTool]) -> Request:
+    """The request with these remote servers' tools made to wait for an approval at each use."""
+
+    def ask(wire: Json) -> Json:
+        if wire.get("type") == "namespace":
+            return {**wire, "tools": [ask(tool) for tool in _inner(wire)]}
+        is_watched = any(tool in watched for tool in _hosted(wire))
+        return {**wire, "require_approval": "always"} if is_watched and wire.get("type") == "mcp" else wire
+
+    return _mapped(request, ask)
+
+
+def _mapped(request: Request, change: Callable[[Json], Json]) -> Request:
+    body = request.body
+    changes: dict[str, Any] = {}
+    if body.get("tools"):
+        changes["tools"] = [change(tool) for tool in body["tools"]]
+    if isinstance(body.get("input"), list):
+        changes["input"] = [
+            {**item, "tools": [change(tool) for tool in item["tools"]]}
+            if item.get("type") in TOOL_CARRIERS and item.get("tools")
+            else item
+            for item in body["input"]
+        ]
+    return changed(request, **changes)
