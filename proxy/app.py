@@ -50,10 +50,11 @@ from proxy.tools import Registry, RegistryFault, ResultRule
 from proxy.wire.chat import ChatCodec
 from proxy.wire.codec import Caps
 from proxy.wire.messages import MessagesCodec
+from proxy.wire.responses import ResponsesCodec
 
 log = logging.getLogger("callgate")
 
-CODECS = {codec.protocol: codec for codec in (ChatCodec(), MessagesCodec())}
+CODECS = {codec.protocol: codec for codec in (ChatCodec(), MessagesCodec(), ResponsesCodec())}
 
 
 def guards(settings: Settings, engine: RegorusEngine) -> tuple[Watched, ...]:

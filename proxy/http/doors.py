@@ -53,6 +53,7 @@ _STORED = "stored answers may hold calls that were refused, and reading them bac
 DOORS: tuple[Door, ...] = (
     _judged("/chat/completions", "chat"),
     _judged("/messages", "messages"),
+    _judged("/responses", "responses"),
     # Carry no calls.
     _passed("/models", "GET"),
     _passed("/models/*", "GET", "DELETE"),
@@ -68,8 +69,8 @@ DOORS: tuple[Door, ...] = (
     Door(frozenset({"POST"}), "/messages/count_tokens", Disposition.PASSED, "messages"),
     # Carry calls that nobody would judge.
     _refused("/chat/completions/*", _STORED),
-    _refused("/responses", _NOT_YET),
-    _refused("/responses/*", _NOT_YET),
+    Door(frozenset({"POST"}), "/responses/input_tokens", Disposition.PASSED, "responses"),
+    _refused("/responses/*", _STORED, "responses"),
     _refused("/conversations", _STORED),
     _refused("/conversations/*", _STORED),
     _refused("/messages/batches", "the answers of a batch are files that nobody judges", "messages"),
