@@ -53,7 +53,7 @@ def _deltas(chunks: Iterator[Json]) -> Iterator[tuple[int, Json]]:
     for chunk in chunks:
         if chunk.get("error"):
             raise Failed(str(chunk["error"]))
-        for choice in chunk["choices"]:
+        for choice in chunk.get("choices") or []:
             yield choice.get("index", 0), choice.get("delta") or {}
 
 
@@ -164,7 +164,7 @@ def plain_body(data: bytes) -> Calls:
 def _of_completion(completion: Json) -> Calls:
     if completion.get("error") and not completion.get("choices"):
         raise Failed(str(completion["error"]))
-    return {choice["index"]: list(_of_message(choice["message"])) for choice in completion["choices"]}
+    return {c.get("index") or 0: list(_of_message(c["message"])) for c in completion["choices"]}
 
 
 def _of_message(message: Json) -> Iterator[tuple[str | None, str, str]]:

@@ -171,13 +171,12 @@ def _is_plain(read: ReadFrame) -> bool:
     if read.object is None:
         # Data that is empty is no event to the standard, and broken JSON to some clients.
         return read.frame.data is None or bool(read.frame.data.strip())
-    # Some clients drop an event that the stream's end cuts short, and some read only the first of a list.
+    # Some clients drop an event that the stream's end cuts short, some need every member, and some read
+    # only the first choice of a list.
     choices = read.object.get("choices")
-    return read.frame.is_ended and isinstance(choices, list) and _are_distinct(choices)
-
-
-def _are_distinct(choices: list[dict[str, Any]]) -> bool:
-    return len({choice.get("index", 0) for choice in choices}) == len(choices)
+    if not read.frame.is_ended or not isinstance(choices, list):
+        return False
+    return len({choice.get("index") for choice in choices} - {None}) == len(choices)
 
 
 def _text(choice: Choice | None) -> str:

@@ -150,7 +150,7 @@ class _Roles:
         if not self.is_said(choice):
             self._said.add(choice.get("index", 0))
             delta = {"role": "assistant", **delta}
-        return {**choice, "delta": delta}
+        return {"index": choice.get("index", 0), **choice, "delta": delta}
 
 
 class _Ending:
@@ -196,7 +196,12 @@ def _without_usage(wire: Json) -> Json:
 def _strip(choice: Json) -> Json:
     """The choice without its calls; token by token, log probabilities would spell them."""
     delta = choice.get("delta") or {}
-    stripped = {**choice, "delta": without_calls(delta), "finish_reason": choice.get("finish_reason") or None}
+    stripped = {
+        "index": choice.get("index", 0),
+        **choice,
+        "delta": without_calls(delta),
+        "finish_reason": choice.get("finish_reason") or None,
+    }
     if "logprobs" in choice and any(delta.get(key) for key in CALL_KEYS):
         stripped["logprobs"] = None
     return stripped
