@@ -132,9 +132,16 @@ def _put_back(given: list[Json], walk: Sequence[Json]) -> list[Json]:
             item = step["hidden"] if is_whole else requests.without_id(step["hidden"])
             inserted.setdefault(place, []).append(item)
     out: list[Json] = []
-    for at in range(len(given) + 1):
-        out += [*inserted.get(at, ()), *given[at : at + 1]]
+    for at, item in enumerate([*given, None]):
+        out += inserted.get(at, ())
+        # An empty message stood for what is now put back.
+        if item is not None and not (at in inserted and _is_blank(item)):
+            out.append(item)
     return out
+
+
+def _is_blank(item: Mapping[str, Any]) -> bool:
+    return item.get("role") == "assistant" and not items.text_of(item.get("content"))
 
 
 def _keys(item: Mapping[str, Any]) -> list[str]:
