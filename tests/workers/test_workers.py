@@ -77,13 +77,13 @@ class Command:
         samples = [s for f in text_string_to_metric_families(text.decode()) for s in f.samples]
         return sum(sample.value for sample in samples if sample.name == name)
 
-    async def ask(self, times: int) -> list[dict[str, Any]]:
+    async def ask(self, times: int, model: str = "m") -> list[dict[str, Any]]:
         """Each on a connection of its own, so that the kernel spreads them over the workers."""
 
         async def one() -> dict[str, Any]:
             async with (
                 aiohttp.ClientSession() as client,
-                client.post(self.url, json=ask()) as answer,
+                client.post(self.url, json=ask(model=model)) as answer,
             ):
                 assert answer.status == 200, await answer.read()
                 body: dict[str, Any] = orjson.loads(await answer.read())
@@ -159,7 +159,8 @@ def redis() -> Iterator[Server]:
 @pytest.fixture
 async def provider() -> AsyncIterator[ScriptedProvider]:
 
-    async with ScriptedProvider([scripted({"calls": [GET]})]) as provider:
+    slow = scripted({"text": "at last", "delay_ms": 1000}, model="slow")
+    async with ScriptedProvider([scripted({"calls": [GET]}), slow]) as provider:
         yield provider
 
 
@@ -207,6 +208,21 @@ async def test_two_workers_serve_one_port_as_one(
         assert sum(served.values()) == 100
         assert min(served.values()) > 0
         assert all(verify(tmp_path / f"audit/worker-{number}").ok for number in (1, 2))
+
+
+async def test_a_signal_lets_open_requests_of_all_workers_end(
+    tmp_path: Path, provider: ScriptedProvider, redis: Server
+) -> None:
+    with serving(tmp_path, **shared(provider, redis)) as command:
+        await command.ready()
+        asked = asyncio.ensure_future(command.ask(20, "slow"))
+        await asyncio.wait_for(provider.received(20), 10)
+        ended = asyncio.ensure_future(command.end(signal.SIGINT))
+        assert {a["choices"][0]["message"]["content"] for a in await asked} == {"at last"}
+        assert await ended == 0
+        served = command.served()
+        assert sum(served.values()) == 20
+        assert min(served.values()) > 0
 
 
 async def test_workers_end_with_the_process_that_started_them(
