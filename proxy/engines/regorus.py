@@ -37,7 +37,8 @@ MINIMAL_INPUT: Mapping[str, Any] = {
     "tool": {"registered": False, "name": "", "effect": "write", "labels": [], "references": {}, "tags": []},
     "tools": [],
     "hosted": [],
-    "result": {"content": ""},
+    "hosted_tools": [],
+    "result": {"call_id": "", "tool": "", "content": "", "truncated": False},
 }
 
 _PLACE = re.compile(r"^--> (.+?):(\d+):\d+$", re.MULTILINE)

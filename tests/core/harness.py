@@ -67,6 +67,10 @@ class FakeEngine:
         decision = self.decisions.get(input["call"]["name"], {"effect": "allow"})
         if isinstance(decision, Exception):
             raise decision
+        if "labels" in decision:  # {labels: untrusted} denies once the conversation has the label
+            if decision["labels"] in input["history"]["labels"]:
+                return {"effect": "deny", "reasons": ["The conversation is tainted."]}
+            return {"effect": "allow"}
         if "roles" in decision:  # {roles: [admin]} allows these and denies others
             allowed = set(decision["roles"]) & set(input["principal"]["roles"])
             return {"effect": "allow"} if allowed else {"effect": "deny", "reasons": ["Your role may not."]}

@@ -103,5 +103,25 @@ request_inputs = st.fixed_dictionaries(
     {
         **situations(st.just([])),
         "hosted": st.lists(st.sampled_from(["mcp", "web_search"]) | st.text(), max_size=3),
+        "hosted_tools": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "type": st.sampled_from(["mcp", "web_search"]),
+                    "label": st.text(),
+                    "approvable": st.booleans(),
+                }
+            ),
+            max_size=3,
+        ),
+        "tools": st.lists(names, max_size=4),
+    }
+)
+result_inputs = st.fixed_dictionaries(
+    {
+        **situations(st.just([])),
+        "tool": tools(),
+        "result": st.fixed_dictionaries(
+            {"call_id": st.text(), "tool": names, "content": values, "truncated": st.booleans()}
+        ),
     }
 )

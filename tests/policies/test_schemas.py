@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 
 from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import MINIMAL_INPUT, RegorusEngine
+from proxy.gates.request import request_input
+from proxy.gates.results import result_input
 from proxy.guards.base import Context, Situation
 from proxy.guards.policy import policy_input, read_decision
 from proxy.model import History, PastCall, Principal, Request, ToolCall
-from proxy.tools import Registry
+from proxy.tools import Registry, tool_input
+from proxy.wire.chat import ChatCodec
 from tests.policies.inputs import call_inputs, request_inputs, tools_inputs
 
 ROOT = Path(__file__).parents[2]
@@ -98,12 +101,35 @@ def test_the_schema_refuses_what_the_proxy_does_not_ask() -> None:
     assert not check.is_valid({**document, "more": 1})
 
 
-@pytest.mark.parametrize("definition", ["call_input", "tools_input", "request_input"])
+def test_what_the_gates_ask_is_what_the_schema_says() -> None:
+    body = {
+        "model": "m",
+        "messages": [{"role": "tool", "tool_call_id": "1", "content": '{"a": 1}'}],
+        "tools": [{"type": "function", "function": {"name": name}} for name in ("get_user", "unknown")],
+        "web_search_options": {},
+    }
+    request = ChatCodec().read(json.dumps(body).encode())
+    asked = situation(request=request)
+    (result,) = request.results
+    for definition, members in {
+        "request_input": request_input(request),
+        "tools_input": {"tools": [tool_input(name, asked.registry(name)) for name in request.tools]},
+        "result_input": {"tool": tool_input("", None), "result": result_input(result, result.content)},
+    }.items():
+        document = json.loads(json.dumps({**asked.policy_input, **members}))
+        check = validator("policy-input.schema.json", definition)
+        check.validate(document)
+        for name in members:
+            assert not check.is_valid({key: value for key, value in document.items() if key != name}), name
+
+
+@pytest.mark.parametrize("definition", ["call_input", "tools_input", "request_input", "result_input"])
 def test_policies_are_proven_on_an_input_that_the_schemas_allow(definition: str) -> None:
-    left_out = {"call", "tool", "tools", "hosted", "result"} - {
+    left_out = {"call", "tool", "tools", "hosted", "hosted_tools", "result"} - {
         "call_input": {"call", "tool"},
         "tools_input": {"tools"},
-        "request_input": {"hosted"},
+        "request_input": {"hosted", "hosted_tools", "tools"},
+        "result_input": {"tool", "result"},
     }[definition]
     document = {key: value for key, value in MINIMAL_INPUT.items() if key not in left_out}
     validator("policy-input.schema.json", definition).validate(document)
