@@ -94,7 +94,7 @@ class CacheGuard:
     async def _find(self, place: Place, ttl_s: float) -> tuple[str, float] | list[bytes | None]:
         """The result and its age in seconds; on a miss, the tokens that stand now."""
         entry, *tokens = await self._store.get_many([place.key, *place.tags])
-        if entry is None or None in tokens:
+        if entry is None:
             return tokens
         head, _, result = entry.partition(b"\n")
         written, kept_tokens = orjson.loads(head)
@@ -176,10 +176,9 @@ class CacheGuard:
         result = self._storable(past.result)
         if result is None or left_s <= 0:
             return
-        tokens = await self._store.get_many(place.tags) if place.tags else []
-        if _words(tokens) == on_its_way["tokens"]:  # else something was written since
-            head = orjson.dumps([on_its_way["sent"], on_its_way["tokens"]])
-            await self._store.put(place.key, head + b"\n" + result, left_s)
+        # Where something was written since, these tokens stand no more, and the result is never found.
+        head = orjson.dumps([on_its_way["sent"], on_its_way["tokens"]])
+        await self._store.put(place.key, head + b"\n" + result, left_s)
 
     def _storable(self, result: str | None) -> bytes | None:
         """The result's bytes; None for what reports a failure, is too large, or has no text."""

@@ -203,6 +203,15 @@ async def test_a_result_is_taken_in_once() -> None:
     assert await desk.answer("get_user", {"user_id": 42}) == "first"
 
 
+async def test_the_call_that_a_result_is_for_is_the_one_that_was_forwarded() -> None:
+    """Else a client could have a harmless call forwarded, and bring the answer to another."""
+    desk = Desk()
+    _, past = await desk.call("get_plan", {"plan": "free"})
+    await desk.bring(PastCall(past.id, "get_plan", '{"plan": "paid"}', None, 1), "forged")
+    for plan in ("free", "paid"):
+        assert await desk.answer("get_plan", {"plan": plan}, BOB) is None
+
+
 @pytest.mark.parametrize("result", ["Error: down", '{"error": "down"}', "Traceback (most", "x" * 300_000, ""])
 async def test_failures_and_what_is_too_large_are_not_kept(result: str) -> None:
     desk = Desk()
