@@ -36,6 +36,18 @@ async def test_a_package_that_is_not_defined_has_no_say(start: Start) -> None:
     assert await engine.decide("callgate.other", {}) is None
 
 
+async def test_what_a_decision_reads_is_not_told_too_little(start: Start) -> None:
+    engine = start(
+        {"call.rego": "package callgate.call\n\ndecision := [input.a.b, data.lib.x]\n"}
+        | {"lib.rego": 'package lib\n\nx := input["c"]\n'}
+    )
+    told = engine.reads("callgate.call")
+    assert told is None or told >= {"a", "c"}
+    assert start({"call.rego": "package callgate.call\n\ndecision := input\n"}).reads("callgate.call") is None
+    clock = "package callgate.call\n\ndecision := time.now_ns()\n"
+    assert start({"call.rego": clock}).reads("callgate.call") is None
+
+
 async def test_without_any_policy_nothing_has_a_say(start: Start) -> None:
     engine = start({})
     assert not engine.defines("callgate.call")
