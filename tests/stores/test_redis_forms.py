@@ -129,6 +129,57 @@ async def test_keys_of_others_that_are_no_text_are_passed_over() -> None:
             assert sorted(await store.keys("")) == ["lone \ud800", "mine"]
 
 
+COMMANDS = ["GET", "MGET", "SET", "EVAL", "DEL", "INCRBYFLOAT", "PTTL", "PEXPIRE", "SCAN", "PING", "INFO"]
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Server]:
+    with servers.server() as server:
+        yield server
+
+
+async def everything(store: RedisStore) -> None:
+    await works(store)
+    await store.ping()
+    await store._ask(lambda redis: redis.client.get("callgate:k"))
+    await store._ask(lambda redis: redis.client.info("memory"))
+
+
+@pytest.mark.parametrize("missing", [None, *COMMANDS])
+async def test_the_commands_that_the_docs_name_are_needed_and_enough(
+    plain: Server, missing: str | None
+) -> None:
+    page = (servers.ROOT / "docs/state.md").read_text()
+    assert ", ".join(f"`{name}`" for name in COMMANDS[:-1]) + f" and `{COMMANDS[-1]}`" in page
+    allowed = [f"+{name}" for name in COMMANDS if name != missing]
+    with plain.client() as client:
+        client.flushall()
+        client.acl_setuser(
+            "callgate", enabled=True, reset=True, passwords=["+s3cret"], keys=["callgate:*"], commands=allowed
+        )
+    async with opened(f"redis://callgate:s3cret@127.0.0.1:{plain.port}") as store:
+        if missing is None:
+            await everything(store)
+            return
+        with pytest.raises(Unavailable, match="refused"):
+            await everything(store)
+
+
+async def test_keys_of_others_can_be_kept_from_it(plain: Server) -> None:
+    with plain.client() as client:
+        client.acl_setuser(
+            "narrow",
+            enabled=True,
+            reset=True,
+            passwords=["+s3cret"],
+            keys=["callgate:*"],
+            categories=["+@all"],
+        )
+    async with opened(f"redis://narrow:s3cret@127.0.0.1:{plain.port}", "other:") as store:
+        with pytest.raises(Unavailable, match="refused"):
+            await store.get("k")
+
+
 # -- Sentinel
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,3 +90,9 @@ def test_what_is_shown_of_an_address_holds_no_secret() -> None:
     assert "s3cret" not in repr(address)
     assert address.has_credentials
     assert address.secrets == ("s3cret", "s3cret")
+
+
+def test_the_urls_that_the_docs_show_can_be_used() -> None:
+    page = (Path(__file__).parents[2] / "docs/state.md").read_text()
+    urls = re.findall(r"^rediss?\S+$", page, re.MULTILINE)
+    assert [parse_url(url).kind for url in urls] == ["single", "single", "sentinel", "cluster"]
