@@ -236,8 +236,7 @@ async def test_callgates_own_errors_have_anthropics_shape(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("upstream", "expected"),
     [
-        # This client sends its key in both headers.
-        ({}, {"x-api-key": "sk-ant-user", "authorization": "Bearer sk-ant-user"}),
+        ({}, {"authorization": "Bearer sk-ant-user"}),
         ({"auth": {"env": "KEY"}}, {"x-api-key": "sk-own"}),
         ({"headers": {"authorization": {"env": "KEY"}}}, {"authorization": "sk-own"}),
     ],
