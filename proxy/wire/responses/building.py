@@ -111,6 +111,9 @@ class Item:
             said = (*named, *(view.get(word) for view in self.views))
             if len({repr(value) for value in said if value}) > 1:
                 return _TWO_WAYS
+        # Said in one place and missing in another, a namespace makes two tools of one name.
+        if len({repr(view.get("namespace")) for view in (self.done, self.final) if view is not None}) > 1:
+            return _TWO_WAYS
         if key := items.TEXT_KEYS.get(self.type):
             if len(set(self._texts(key))) > 1 or any(_is_odd(view.get(key)) for view in self.views):
                 return _TWO_WAYS
@@ -125,7 +128,7 @@ class Item:
             return False
         if self.added is None or self.done is None or self.final is None or not self.id:
             return False
-        if self.final.get("id") != self.id:
+        if self.final.get("id") != self.id or self.added.get("namespace") != self.done.get("namespace"):
             return False
         key = items.TEXT_KEYS.get(self.type)
         if key is None or self.type == "mcp_approval_request":

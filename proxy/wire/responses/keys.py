@@ -24,6 +24,9 @@ _ITEM = frozenset(
 
 def check_keys(data: bytes, wire: Json) -> None:
     """Raise ``MalformedTurn`` unless every client finds the same calls in an event, or in a body."""
+    # The JSON reader takes UTF-16, and halves of surrogate pairs in UTF-8; clients do not.
+    if b"\0" in data:
+        raise MalformedTurn("the answer is not UTF-8")
     lowered = data.lower()
     if not any(word in lowered for word in _CALL_WORDS):
         return
@@ -32,8 +35,7 @@ def check_keys(data: bytes, wire: Json) -> None:
     for value, names in _objects(wire):
         if any(key not in names and key.casefold() in names for key in value):
             raise MalformedTurn("the answer spells a key in a way that only some clients read")
-    # The JSON reader takes UTF-16, and halves of surrogate pairs in UTF-8; clients do not.
-    if b"\0" in data or not _is_utf8(data):
+    if not _is_utf8(data):
         raise MalformedTurn("the answer is not UTF-8")
 
 
