@@ -31,7 +31,9 @@ from proxy.exchange import Core
 from proxy.gates.request import RequestGate
 from proxy.gates.results import ResultsGate
 from proxy.gates.tools import ToolsGate
-from proxy.guards.base import Gate, Guard
+from proxy.guards.base import Gate, Guard, Situation
+from proxy.guards.cache import CacheGuard
+from proxy.guards.loop import LoopGuard
 from proxy.guards.policy import PolicyGuard
 from proxy.guards.schema import SchemaGuard
 from proxy.http import identity as identities
@@ -39,6 +41,7 @@ from proxy.http.admin import admin_app
 from proxy.http.downstream import Proxy
 from proxy.http.identity import Identity, IdentityFault
 from proxy.http.upstream import Endpoint, HttpUpstream
+from proxy.model import PastResult
 from proxy.pipeline import Pipeline, Watched
 from proxy.ports import Sink
 from proxy.sinks import Tee
@@ -54,13 +57,17 @@ from proxy.wire.responses import ResponsesCodec
 
 log = logging.getLogger("callgate")
 
+_CACHE_BYTES = 64 * 2**20
+
 CODECS = {codec.protocol: codec for codec in (ChatCodec(), MessagesCodec(), ResponsesCodec())}
 
 
-def guards(settings: Settings, engine: RegorusEngine) -> tuple[Watched, ...]:
+def guards(settings: Settings, engine: RegorusEngine, cache: CacheGuard | None) -> tuple[Watched, ...]:
     """The guards in the order in which they judge a call."""
-    schema, policy = settings.guards.schema_, settings.guards.policy
+    loop, schema, policy = settings.guards.loop, settings.guards.schema_, settings.guards.policy
     return (
+        # Sees the call as the model wrote it: a call that never fits its schema goes in circles too.
+        _watched(LoopGuard(loop.max_calls, loop.max_identical, loop.max_similar), loop),
         # Policy must judge arguments that parse and fit their schema.
         _watched(
             SchemaGuard(
@@ -72,27 +79,47 @@ def guards(settings: Settings, engine: RegorusEngine) -> tuple[Watched, ...]:
         ),
         # Who may do this, here, now.
         _watched(PolicyGuard(engine), policy),
+        # Last: nothing is answered that was not allowed.
+        *([_watched(cache, settings.guards.cache)] if cache is not None else []),
     )
 
 
-def gates(
+def cache_guard(
+    settings: Settings, store: MemoryStore | RedisStore, results: ResultsGate
+) -> CacheGuard | None:
+    """The cache, in memory of its own or where all state is shared; None where it may keep nothing."""
+    max_entries = settings.guards.cache.max_entries
+    if max_entries == 0:
+        return None
+    if settings.store.kind == "memory":
+        store = MemoryStore(max_entries, _CACHE_BYTES)
+
+    async def shown(result: PastResult, situation: Situation) -> str:
+        inspected = await results.inspect(result, situation)
+        return result.content if inspected.content is None else inspected.content
+
+    return CacheGuard(store, settings.limits.max_rounds, shown=shown)
+
+
+def results_gate(
     settings: Settings, engine: RegorusEngine, patterns: LinearPatterns, sink: Sink
-) -> tuple[Gate, ...]:
-    """The gates in the order in which a request passes them."""
+) -> ResultsGate:
+    """What decides which part of a result the model sees, whether it was sent or kept."""
     results = settings.results
+    rule = ResultRule(
+        max_bytes=results.max_bytes,
+        shape_errors=results.shape_errors,
+        redact=results.redact,
+        patterns=results.patterns,
+    )
+    return ResultsGate(engine, patterns, sink, rule)
+
+
+def gates(engine: RegorusEngine, results: ResultsGate) -> tuple[Gate, ...]:
+    """The gates in the order in which a request passes them."""
     return (
         # First: what policy says of results taints the conversation, which the others judge.
-        ResultsGate(
-            engine,
-            patterns,
-            sink,
-            ResultRule(
-                max_bytes=results.max_bytes,
-                shape_errors=results.shape_errors,
-                redact=results.redact,
-                patterns=results.patterns,
-            ),
-        ),
+        results,
         # Whether it is sent at all, before anybody works on what it offers.
         RequestGate(engine),
         # Last: what is left is what the model is shown.
@@ -265,7 +292,9 @@ def _assemble(
     models = [glob for upstream in settings.upstreams for glob in upstream.models if "*" not in glob]
     sink = Tee(*logs, MetricsSink(metrics, tools=sorted(registry.specs), models=models))
     limits = settings.limits
-    watched = guards(settings, engine)
+    results = results_gate(settings, engine, LinearPatterns(), sink)
+    cache = cache_guard(settings, store, results)
+    watched = guards(settings, engine, cache)
     core = Core(
         upstream=(upstream := HttpUpstream(endpoints)),
         pipeline=Pipeline(
@@ -279,7 +308,8 @@ def _assemble(
         store=store,
         sink=sink,
         registry=lambda: registry,
-        gates=gates(settings, engine, LinearPatterns(), sink),
+        gates=gates(engine, results),
+        learners=(cache,) if cache is not None else (),
         approvals=Approvals(
             store,
             settings.approvals.accept,

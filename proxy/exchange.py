@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
@@ -245,7 +245,13 @@ class Exchange:
         for gate in self._core.gates:
             request = await gate.admit(request, situation)
         if self._core.learners and (fresh := request.history.fresh):
-            results = [call for call in request.history.calls if call.id in fresh]
+            # Of a call that only the provider remembers, the request holds no more than the result.
+            brought = {result.call_id: result.content for result in request.results}
+            results = [
+                call if call.result is not None else replace(call, result=brought.get(call.id))
+                for call in request.history.calls
+                if call.id in fresh
+            ]
             for learner in self._core.learners:
                 await self._learn(learner, results, situation)
         return request

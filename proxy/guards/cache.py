@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
 import orjson
@@ -18,10 +18,12 @@ import orjson
 from proxy.guards._cache_keys import Place, Places, changed_tags, pending_key
 from proxy.guards._outcomes import is_error
 from proxy.guards.base import Context, Situation
-from proxy.model import PastCall, ToolCall
+from proxy.model import PastCall, PastResult, ToolCall
 from proxy.ports import Store
 from proxy.tools import CacheRule, ToolSpec
 from proxy.verdicts import Allow, Answer, Verdict
+
+Shown = Callable[[PastResult, Situation], Awaitable[str]]
 
 _ALLOW = Allow()
 _TOKEN_TTL_S = 86_400.0
@@ -43,12 +45,14 @@ class CacheGuard:
         store: Store,
         max_rounds: int = 3,
         max_result_bytes: int = 256 * 1024,
+        shown: Shown | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``max_rounds``: how many rounds an exchange may hide; then reads go to the application again,
-        for an answer from the cache would use up the model's last round. ``clock``: seconds, shared by
-        all who share the store."""
-        self._store, self._clock = store, clock
+        for an answer from the cache would use up the model's last round. ``shown``: what the model may
+        see of a result here and now; None is all of it. ``clock``: seconds, shared by all who share the
+        store."""
+        self._store, self._shown, self._clock = store, shown, clock
         self._max_rounds, self._max_result_bytes = max_rounds, max_result_bytes
         self._places = Places()
 
@@ -72,6 +76,8 @@ class CacheGuard:
             found = await self._find(place, ttl_s)
             if isinstance(found, tuple):
                 kept, age_s = found
+                if self._shown is not None:
+                    kept = await self._shown(PastResult(call.id, call.id, call.name, kept), ctx.situation)
                 return {"hit": True, "age_s": round(age_s, 3)}
             await self._note_read(place, found, ttl_s, call, ctx.situation)
             return {"hit": False}
