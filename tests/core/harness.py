@@ -22,9 +22,12 @@ from proxy.exchange import Core, Exchange, Incoming
 from proxy.gates.request import RequestGate
 from proxy.gates.results import ResultsGate
 from proxy.gates.tools import ToolsGate
+from proxy.guards.base import Situation
+from proxy.guards.cache import CacheGuard
+from proxy.guards.loop import LoopGuard
 from proxy.guards.policy import PolicyGuard
 from proxy.guards.schema import SchemaGuard
-from proxy.model import Principal
+from proxy.model import PastResult, Principal
 from proxy.pipeline import Pipeline, Watched
 from proxy.ports import Ask, Headers, UpstreamFailed
 from proxy.record import DecisionRecord, ExchangeRecord, Record
@@ -193,9 +196,11 @@ def request_body(case: Mapping[str, Any], stream: bool) -> dict[str, Any]:
 
 @dataclass
 class World:
-    """What outlives one request: the store and the settings."""
+    """What outlives one request: the stores and the settings."""
 
     store: MemoryStore = field(default_factory=MemoryStore)
+    results: MemoryStore = field(default_factory=MemoryStore)
+    """What the cache keeps."""
     max_rounds: int = 3
     caps: Caps = field(default_factory=Caps)
     approvals: dict[str, Any] = field(default_factory=dict)
@@ -230,8 +235,23 @@ async def run(
     engine, sink, client = engine_of(case), ListSink(), FakeClient()
     upstream = FakeUpstream(Script.of("scripted", case["upstream"]), cuts, spoken)
     registry = Registry({t["name"]: ToolSpec.model_validate(t) for t in case.get("registry", [])})
+    guards = case.get("guards", {})
+    results_gate = ResultsGate(
+        engine, LinearPatterns(), sink, ResultRule.model_validate(RESULTS | case.get("results", {}))
+    )
+
+    async def shown(result: PastResult, situation: Situation) -> str:
+        inspected = await results_gate.inspect(result, situation)
+        return result.content if inspected.content is None else inspected.content
+
+    kept = CacheGuard(world.results, world.max_rounds, shown=shown, clock=lambda: 0.0)
     pipeline = Pipeline(
-        (Watched(SchemaGuard()), Watched(PolicyGuard(engine))),
+        (
+            Watched(LoopGuard(**guards.get("loop", {}))),
+            Watched(SchemaGuard()),
+            Watched(PolicyGuard(engine)),
+            Watched(kept, on_error="allow"),
+        ),
         sink,
         policy_revision=lambda: engine.revision,
         config_digest="test",
@@ -242,13 +262,8 @@ async def run(
         store=world.store,
         sink=sink,
         registry=lambda: registry,
-        gates=(
-            ResultsGate(
-                engine, LinearPatterns(), sink, ResultRule.model_validate(RESULTS | case.get("results", {}))
-            ),
-            RequestGate(engine),
-            ToolsGate(engine),
-        ),
+        gates=(results_gate, RequestGate(engine), ToolsGate(engine)),
+        learners=(kept,),
         approvals=Approvals(world.store, **world.approvals),
         caps=world.caps,
         max_rounds=world.max_rounds,
