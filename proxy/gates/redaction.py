@@ -109,8 +109,13 @@ def _redacted(value: Any, parts: Sequence[str]) -> Any:
     if isinstance(value, list) and head == "*":
         items = [_redacted(item, rest) for item in value]
         return value if all(a is b for a, b in zip(items, value, strict=True)) else items
-    if isinstance(value, list) and head.isascii() and head.isdigit() and int(head[:9]) < len(value):
-        copy = list(value)
-        copy[int(head[:9])] = _redacted(copy[int(head[:9])], rest)
-        return value if copy[int(head[:9])] is value[int(head[:9])] else copy
+    if isinstance(value, list) and (at := _index(head)) is not None and at < len(value):
+        inner = _redacted(value[at], rest)
+        return value if inner is value[at] else [*value[:at], inner, *value[at + 1 :]]
     return value
+
+
+def _index(text: str) -> int | None:
+    """A place in a list as RFC 6901 writes it: no sign, no leading zero."""
+    index = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
+    return index if str(index) == text else None

@@ -20,9 +20,8 @@ _PYTHON_ERROR = re.compile(r"([A-Za-z_][\w.]*)(?:: (.*))?$")
 _FRAME = re.compile(r"\s+at \S")
 _THROWN = re.compile(
     r"(?:Exception in thread \"[^\"]*\" |Unhandled exception\. |Uncaught |Caused by: |Error: )?"
-    r"(?:\(node:\d+\) )?([A-Za-z_][\w.$]*(?:Error|Exception|Throwable|Failure))(?: \[\w+\])?(?:: (.*))?$"
+    r"(?:\(node:\d+\) )?((?:[A-Za-z_][\w.$]*)?(?:Error|Exception|Throwable|Failure))(?: \[\w+\])?(?:: (.*))?$"
 )
-_PLAIN_ERROR = re.compile(r"(Error): (.*)$")
 _GO_PANIC = re.compile(r"(?:panic|fatal error): (.*)$")
 _HTML = re.compile(r"(?i)\s*(?:<\?xml[^>]{0,200}\?>\s*)?(?:<!doctype html[^>]{0,200}>|<html[\s>])")
 _TITLE = re.compile(r"(?i)<title[^>]{0,100}>([^<]{1,300})</title>")
@@ -52,7 +51,8 @@ def shaped(text: str) -> str | None:
     """
     if len(text) > _MAX_DUMP_CHARS:
         return None
-    message = _html(text) if "<" in text[:100] else _json(text) if text.lstrip()[:1] == "{" else _dump(text)
+    first = text.lstrip()[:1]
+    message = _html(text) if first == "<" else _json(text) if first == "{" else _dump(text)
     return None if message is None else tool_error(message, bool(_TRANSIENT.search(message[:2000])))
 
 
@@ -114,15 +114,15 @@ def _thrown(lines: Sequence[str]) -> str | None:
         return None
     for line in lines[:frames]:
         line = line.rstrip("\r")[:_MAX_LINE_CHARS]
-        if found := _THROWN.match(line) or _PLAIN_ERROR.match(line):
+        if found := _THROWN.match(line):
             return _said(re.split(r"[.$]", found[1])[-1], found[2])
     return None
 
 
 def _is_trace(lines: Sequence[str]) -> bool:
-    """Whether most of these lines are a trace's own: frames, causes, what is indented."""
+    """Whether nearly all of these lines are a trace's own: frames, causes, what is indented."""
     own = sum(1 for line in lines if not line.strip() or line[:1] in " \t}" or line.startswith("Caused by"))
-    return own * 10 >= len(lines) * 8
+    return len(lines) - own <= 1 + len(lines) // 8
 
 
 def _said(name: str, message: str | None) -> str:
