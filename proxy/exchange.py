@@ -230,7 +230,7 @@ class Exchange:
         """What the calls of this request have in common. The client's own request counts, as restored."""
         principal = self._incoming.principal
         self._journal.request = request
-        self._journal.conversation_id = _conversation_id(principal, request.history.opening)
+        self._journal.conversation_id = conversation_id(principal, request.history.opening)
         return Situation(
             principal=principal,
             request=request,
@@ -338,9 +338,12 @@ class Exchange:
         if decided is None:
             waiting = Refusal(type="waiting", reasons=("It waits for a person's confirmation.",)).content()
             results = [ToolResult(call.id, waiting) for call in turn.calls]
-            await self._settlements.keep(asked, self._hidden, turn, results)
+            question = self._spaced(turn, ticket.question)
+            # What the client reads as the answer: with it, later requests tell what was asked.
+            told = replace(turn, text=turn.text + question)
+            await self._settlements.keep(asked, self._hidden, told, results)
             self._journal.outcome = "held"
-            await self._delivery.release(turn, _none_run(rulings), {0: self._spaced(turn, ticket.question)})
+            await self._delivery.release(turn, _none_run(rulings), {0: question})
         return decided
 
     def _spaced(self, turn: Turn, question: str) -> str:
@@ -464,6 +467,7 @@ def _refused_for_good(rulings: Sequence[Ruling]) -> bool:
     return any(isinstance(r.verdict, Refusal) and not r.verdict.retryable for r in rulings)
 
 
-def _conversation_id(principal: Principal, opening: str) -> str:
+def conversation_id(principal: Principal, opening: str) -> str:
+    """The name of a conversation: whose it is, and how it began."""
     text = f"{principal.key}\0{opening}"
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]

@@ -49,11 +49,15 @@ def _refused(path: str, why: str, protocol: str = "") -> Door:
 _NOT_YET = "tool calls on this route cannot be judged yet, so it is closed"
 _STORED = "stored answers may hold calls that were refused, and reading them back is not judged yet"
 
+STORED_RESPONSES = "/responses/*"
+"""Read back, cancelled or deleted; what else there is below is refused by whoever serves it."""
+
 # A path segment in braces stands for any one segment; a trailing "/*" for everything below.
 DOORS: tuple[Door, ...] = (
     _judged("/chat/completions", "chat"),
     _judged("/messages", "messages"),
     _judged("/responses", "responses"),
+    Door(frozenset({"GET", "POST", "DELETE"}), STORED_RESPONSES, Disposition.JUDGED, "responses"),
     # Carry no calls.
     _passed("/models", "GET"),
     _passed("/models/*", "GET", "DELETE"),
@@ -70,7 +74,7 @@ DOORS: tuple[Door, ...] = (
     # Carry calls that nobody would judge.
     _refused("/chat/completions/*", _STORED),
     Door(frozenset({"POST"}), "/responses/input_tokens", Disposition.PASSED, "responses"),
-    _refused("/responses/*", _STORED, "responses"),
+    _refused("/responses/compact", "what it makes of a conversation is not judged yet", "responses"),
     _refused("/conversations", _STORED),
     _refused("/conversations/*", _STORED),
     _refused("/messages/batches", "the answers of a batch are files that nobody judges", "messages"),

@@ -18,9 +18,10 @@ from multidict import CIMultiDict
 from proxy.exchange import Core, Exchange, Incoming
 from proxy.http import azure
 from proxy.http.bodies import Unreadable, continue_if_expected, decoded, read_body
-from proxy.http.doors import Disposition, Door, DoorTable
+from proxy.http.doors import STORED_RESPONSES, Disposition, Door, DoorTable
 from proxy.http.headers import TRACE_ID, for_upstream
 from proxy.http.identity import Identity, Recognised, Unidentified
+from proxy.http.stored import StoredResponses
 from proxy.http.tasks import spawn
 from proxy.http.upstream import HttpUpstream
 from proxy.model import Fault, loads
@@ -160,6 +161,8 @@ class Proxy:
             headers = for_upstream(request.headers, recognised.consumed, judged)
             if not judged:
                 return await self._pass(request, path, headers, trace_id)
+            if door.path == STORED_RESPONSES:
+                return await self._read_back(request, codec, path, headers, recognised, trace_id)
             return await self._judge(request, codec, path, headers, recognised, trace_id)
         except Unidentified as exc:
             return _error(codec, exc.status, "unidentified", str(exc), trace_id)
@@ -188,6 +191,21 @@ class Proxy:
         if client.response is None:
             raise ConnectionResetError("the client went away before an answer began")
         return client.response
+
+    async def _read_back(
+        self,
+        request: web.BaseRequest,
+        codec: Codec,
+        path: str,
+        headers: Headers,
+        recognised: Recognised,
+        trace_id: str,
+    ) -> web.StreamResponse:
+        """A stored response, judged once more."""
+        stored = StoredResponses(self._core, codec, self._upstream)
+        route, _, query = path.partition("?")
+        answer = await stored.answer(request.method, route, query, headers, recognised.principal, trace_id)
+        return web.Response(status=answer.status, body=answer.body, headers=_head(answer.headers, trace_id))
 
     async def _pass(
         self, request: web.BaseRequest, path: str, headers: Headers, trace_id: str

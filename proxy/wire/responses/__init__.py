@@ -119,15 +119,10 @@ class ResponsesCodec:
         return requests.changed(request, instructions=f"{given}\n\n{text}" if given else text)
 
     def settlement(
-        self,
-        request: Request,
-        hidden: Rounds,
-        turn: Turn,
-        settled: Sequence[ToolResult],
-        notice: str = "",
+        self, request: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult]
     ) -> Settlement | None:
-        """Keep what requests that follow need; ``notice`` is what the proxy adds in its own words."""
-        return state.settlement(request, hidden, turn, settled, notice)
+        """Keep what the requests that follow need."""
+        return state.settlement(request, hidden, turn, settled)
 
     def restore(self, request: Request, kept: Mapping[str, bytes]) -> Request:
         """Put back hidden items, or exchange the name of an answer for that of its last round."""

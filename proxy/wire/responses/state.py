@@ -28,9 +28,9 @@ _MAX_CALL_HANDLES = 4
 
 
 def settlement(
-    asked: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult], notice: str
+    asked: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult]
 ) -> Settlement | None:
-    """What to keep of an answer; ``notice`` is what the proxy adds to it in its own words."""
+    """What to keep of an answer."""
     told = {result.call_id: result.content for result in settled}
     stored = requests.is_stored(asked.body)
     is_changed = bool(hidden or told)
@@ -47,7 +47,8 @@ def settlement(
         "alias": upstream_id(turn.id),
         "owed": requests.answers_of([i.item for i in turn.wire.items if _is_told(i, told)], told),
         "walk": loads_frame(walk) if len(walk) <= _MAX_WALK_BYTES else [],
-        "history": _dump(_history(asked, turn, told, notice)),
+        "history": _dump(requests.told_history(asked.history, turn, told)),
+        "model": asked.model,
     }
     handles = tuple(dict.fromkeys(name for name in names if name))
     return Settlement(handles, write_json(kept)) if handles else None
@@ -68,12 +69,6 @@ def _answer_ids(asked: Request, hidden: Rounds, turn: Turn) -> list[str]:
     known = upstream_id(first)
     # A held turn that is released in the answer that held it goes by the id that the provider gave it.
     return [first] if asked.body.get("previous_response_id") == known else [first, known]
-
-
-def _history(asked: Request, turn: Turn, told: Mapping[str, str], notice: str) -> History:
-    history = requests.told_history(asked.history, turn, told)
-    said = f"{turn.text}\n{notice}" if notice else history.last_answer
-    return replace(history, last_answer=said)
 
 
 # -- requests that bring the conversation ---------------------------------------------------------
@@ -192,6 +187,8 @@ def _continued(request: Request, record: Json) -> tuple[Request, History]:
         changes["previous_response_id"] = record["alias"]
     if changes:
         request = requests.changed(request, **changes)
+    if not request.model:
+        request = replace(request, model=record["model"])
     return request, _answered(_load(record["history"]), given)
 
 
