@@ -189,3 +189,74 @@ async def test_an_error_is_raised_in_every_way(serve: Serve, client_of: ClientOf
     for way in ("stream", "helper"):
         with pytest.raises(openai.APIError, match="cut off"):
             await respond(client_of(callgate), way)
+
+
+# -- approvals ------------------------------------------------------------------------------------
+
+CONFIRM = """
+package callgate.call
+
+decision := {"effect": "confirm"} if startswith(input.call.name, "drop")
+else := {"effect": "allow"}
+"""
+
+
+@pytest.fixture
+def confirming(tmp_path: Any) -> dict[str, Any]:
+    """Settings whose policy asks before anything is dropped."""
+    policy = tmp_path / "confirm.rego"
+    policy.write_text(CONFIRM)
+    return {"policies": {"paths": [str(policy)]}}
+
+
+@pytest.mark.parametrize("way", ["body", "helper"])
+@pytest.mark.parametrize("word", ["approve", "yes"])
+async def test_a_held_turn_is_released_where_the_provider_keeps_the_conversation(
+    serve: Serve, client_of: ClientOf, confirming: dict[str, Any], way: str, word: str
+) -> None:
+    callgate = await serve({"reasoning": "Hm.", "calls": [DROP]}, {"text": "Dropped."}, **confirming)
+    client = client_of(callgate)
+    first = await respond(client, way)
+    question, calls = seen(first)
+    assert calls == []
+    code = question.partition('"approve ')[2][:6]
+    answer = f"approve {code}" if word == "approve" else "Yes"
+    second = await respond(client, way, input=answer, previous_response_id=first.id)
+    assert seen(second) == ("", [("call_drop", "drop_table", '{"id":7}')])
+    assert len(callgate.provider.requests) == 1
+    assert second.id != first.id
+    third = await respond(client, way, input=[output_of("call_drop", "ok")], previous_response_id=second.id)
+    assert seen(third) == ("Dropped.", [])
+    asked = callgate.provider.requests[-1].body
+    assert asked["previous_response_id"] == first.id
+    assert asked["input"] == [output_of("call_drop", "ok")]
+
+
+@pytest.mark.parametrize("way", ["body", "helper"])
+async def test_a_declined_turn_is_told_to_the_model_once(
+    serve: Serve, client_of: ClientOf, confirming: dict[str, Any], way: str
+) -> None:
+    callgate = await serve({"calls": [DROP]}, {"text": "As you wish."}, **confirming)
+    client = client_of(callgate)
+    first = await respond(client, way)
+    second = await respond(client, way, input="No.", previous_response_id=first.id)
+    assert seen(second) == ("As you wish.", [])
+    outputs = [i for i in callgate.provider.requests[-1].body["input"] if "call_id" in i]
+    assert [item["call_id"] for item in outputs] == ["call_drop"]
+    assert "declined" in outputs[0]["output"]
+
+
+@pytest.mark.parametrize("way", ["body", "helper"])
+async def test_a_held_turn_is_released_into_a_conversation_that_the_client_keeps(
+    serve: Serve, client_of: ClientOf, confirming: dict[str, Any], way: str
+) -> None:
+    callgate = await serve({"reasoning": "Hm.", "calls": [DROP]}, {"text": "Dropped."}, **confirming)
+    client = client_of(callgate)
+    given: list[Any] = [{"role": "user", "content": "go"}]
+    first = await respond(client, way, input=given, store=False)
+    given += [*(item.to_dict() for item in first.output), {"role": "user", "content": "yes"}]
+    second = await respond(client, way, input=given, store=False)
+    assert [call[0] for call in seen(second)[1]] == ["call_drop"]
+    given += [*(item.to_dict() for item in second.output), output_of("call_drop", "ok")]
+    third = await respond(client, way, input=given, store=False)
+    assert seen(third)[0] == "Dropped."
