@@ -37,6 +37,7 @@ from proxy.stores.memory import MemoryStore
 from proxy.tools import Registry, ResultRule, ToolSpec
 from proxy.wire.codec import Caps
 from tests.core.protocols import PROTOCOLS, Protocol, chat_request
+from tests.gates.histories import HISTORIES
 
 Cuts = Sequence[int]
 
@@ -271,7 +272,10 @@ async def run(
     )
     who = case.get("principal", {})
     principal = Principal(who.get("id", "ann"), tuple(who.get("roles", ())), who.get("tenant", ""))
-    raw = orjson.dumps(body if body is not None else spoken.request(case.get("request", {}), stream))
+    if body is None:
+        said = HISTORIES[protocol](case["history"]) if "history" in case else {}
+        body = spoken.request(case.get("request", {}), stream) | said
+    raw = orjson.dumps(body)
     incoming = Incoming(raw, spoken.path, (), principal, "trace")
     await Exchange(core, spoken.codec, incoming, client).run()
     return Outcome(client, upstream, engine, sink.records)
