@@ -146,7 +146,9 @@ class CacheGuard:
 
     async def learn(self, results: Sequence[PastCall], situation: Situation) -> None:
         """Keep the results of reads that this principal's calls were forwarded for; end what was written."""
-        came = [(past, spec) for past in results if (spec := self._takes_part(past, situation))]
+        # Providers use short ids again: what was forwarded last is what came last.
+        last = {past.id: past for past in results}.values()
+        came = [(past, spec) for past in last if (spec := self._takes_part(past, situation))]
         if not came:
             return
         values = await self._store.get_many([pending_key(situation, past.id) for past, _ in came])

@@ -195,6 +195,18 @@ async def test_nor_one_for_other_arguments_or_another_tool_or_in_another_convers
         assert await desk.answer(name, arguments) is None
 
 
+async def test_of_calls_with_one_id_the_last_one_is_meant() -> None:
+    """Some servers count their calls from 0 in every turn."""
+    desk = Desk()
+    old = PastCall("call_0", "get_user", '{"user_id": 42}', "old", 1)
+    told = situation([old], desk.registry, conversation="c")
+    call = ToolCall.parse("call_0", "get_user", '{"user_id": 42}')
+    await desk.guard.check(call, Context(told, desk.registry.get("get_user"), None))
+    back = [old, PastCall("call_0", "get_user", '{"user_id": 42}', "new", 1)]
+    await desk.guard.learn(back, situation(back, desk.registry, conversation="c"))
+    assert await desk.answer("get_user", {"user_id": 42}) == "new"
+
+
 async def test_a_result_is_taken_in_once() -> None:
     desk = Desk()
     _, past = await desk.call("get_user", {"user_id": 42})
