@@ -205,7 +205,7 @@ class Usage:
         return Usage(self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: there is one a read of a stream
 class Passage:
     """Upstream bytes that carry no call: they go on at once, as they are.
 
@@ -319,7 +319,7 @@ class History:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: there are many a request
 class OfferedTool:
     """A tool as the application offers it to the model."""
 

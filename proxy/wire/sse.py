@@ -13,7 +13,7 @@ _BOM = b"\xef\xbb\xbf"
 _BLANK_LINES = (b"\n\n", b"\n\r", b"\r\r", b"\n\r\n", b"\r\r\n")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would triple the cost of making one
 class Frame:
     """One event: the bytes it stood in, its data (None: it has none, as a comment), its event name."""
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from proxy.model import has_duplicate_keys
+import orjson
+
+from proxy.model import Fault, has_duplicate_keys, loads_frame
 from proxy.wire.chat.reading import CALL_KEYS
 from proxy.wire.codec import MalformedTurn
-
-# Without one of these no key of the text can name a call; "\u00" can spell any.
-_CALL_WORDS = (b"tool_call", b"function_call", b"\\u00")
 
 _TOP = frozenset({"choices"})
 _CHOICE = frozenset({"index", "delta", "message", "finish_reason"})
@@ -23,21 +22,44 @@ _BODY = frozenset({"name", "arguments", "input"})
 
 
 def may_hide_calls(data: bytes) -> bool:
-    """Whether some client could find a call in a text in which this reading found none."""
+    """Whether some client could find a call in a text in which this reading found none.
+
+    Without one of these words no key of the text can name a call; ``\\u00`` can spell any.
+    """
     lowered = data.lower()
-    return any(word in lowered for word in _CALL_WORDS)
+    # Written out: this is asked of every frame of every stream.
+    return b"tool_call" in lowered or b"function_call" in lowered or b"\\u00" in lowered
 
 
 def check_keys(data: bytes, wire: dict[str, Any]) -> None:
     """Raise ``MalformedTurn`` unless every client finds the same calls in this text."""
-    if has_duplicate_keys(data):
+    as_written = _is_as_written(data, wire)
+    if not as_written and has_duplicate_keys(data):
         raise MalformedTurn("the answer names a key twice")
     for value, names in _objects(wire):
         if any(key not in names and key.casefold() in names for key in value):
             raise MalformedTurn("the answer spells a key in a way that only some clients read")
     # The JSON reader takes UTF-16, and halves of surrogate pairs in UTF-8; clients do not.
-    if b"\0" in data or not _is_utf8(data):
+    if not as_written and (b"\0" in data or not _is_utf8(data)):
         raise MalformedTurn("the answer is not UTF-8")
+
+
+def check_lines(data: bytes) -> None:
+    """Raise ``MalformedTurn`` where a line of an event that has several is an event with a call by itself.
+
+    Clients that read line by line would run it.
+    """
+    for line in data.splitlines():
+        if may_hide_calls(line) and _is_chunk(line):
+            raise MalformedTurn("a line of an event is an event by itself")
+
+
+def _is_chunk(line: bytes) -> bool:
+    try:
+        wire = loads_frame(line)
+    except Fault:
+        return False
+    return isinstance(wire, dict) and any(key.casefold() in _TOP for key in wire)
 
 
 def _objects(wire: dict[str, Any]) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
@@ -55,6 +77,14 @@ def _objects(wire: dict[str, Any]) -> Iterator[tuple[dict[str, Any], frozenset[s
 
 def _dicts(values: Any) -> Iterator[dict[str, Any]]:
     return (value for value in values or () if isinstance(value, dict))
+
+
+def _is_as_written(data: bytes, wire: Any) -> bool:
+    """Whether compact JSON writes the value with these bytes: then no key is there twice."""
+    try:
+        return orjson.dumps(wire) == data
+    except TypeError:
+        return False
 
 
 def _is_utf8(data: bytes) -> bool:
