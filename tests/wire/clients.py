@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx2
@@ -38,8 +39,10 @@ def by_events(data: bytes) -> Iterator[Json]:
 def by_lines(data: bytes) -> Iterator[Json]:
     """As many hand-written clients do: each line is an event."""
     for line in data.decode().removeprefix("\ufeff").replace("\r", "\n").split("\n"):
-        if _is_data(line) and (payload := line.removeprefix("data:").strip()) != "[DONE]":
-            yield json.loads(payload)
+        if _is_data(line):
+            with suppress(ValueError):  # what is no JSON is skipped
+                wire = json.loads(line.removeprefix("data:"))
+                yield from [wire] if isinstance(wire, dict) else []
 
 
 def _is_data(line: str) -> bool:
@@ -199,5 +202,5 @@ def rebuilt(data: bytes, stream: bool, sdk: bool = True) -> dict[str, Calls]:
             failed.append(name)
     if failed and not found:
         raise Failed(", ".join(failed))
-    assert not failed, f"only {failed} reported an error"
+    assert not failed or not any(found.values()), f"only {failed} reported an error"
     return found

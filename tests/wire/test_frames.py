@@ -149,6 +149,12 @@ NO_READING: dict[str, tuple[bytes, str]] = {
         "not UTF-8",
     ),
     "an end mark with something after it": (b"data: [DONE] x\n\n", "not valid JSON"),
+    "an event within a line of an event": (
+        b'data: {"x":\ndata: '
+        + json.dumps({"choices": [{"delta": calls(EVIL)}]}).encode()
+        + b"\ndata: }\n\n",
+        "an event by itself",
+    ),
     "several events in one": (
         b"data: {}\ndata: " + json.dumps({"choices": [{"delta": calls(EVIL)}]}).encode() + b"\n\n",
         "not valid JSON",
@@ -378,6 +384,16 @@ READ: dict[str, tuple[bytes, list[tuple[str, str, str]], bool]] = {
     "a repeated name and no more arguments, without an index": (
         whole(call('{"a":1}', index=None), call("", id="", index=None)),
         [("call_1", "f", '{"a":1}')],
+        False,
+    ),
+    "events over several lines": (
+        stream(
+            GOOD.replace(b'{"id"', b'{\ndata: "id"', 1),
+            chunk(calls(more(""))).replace(b'"tool_calls"', b'\ndata: "tool_calls"'),
+            b'data: {"choices": [], "x":\ndata: {"tool_calls": 1}\ndata: }\n\n',
+            END,
+        ),
+        [("call_1", "f", "{}")],
         False,
     ),
     "an index that is true": (whole(call(index=True)), [("call_1", "f", "{}")], False),

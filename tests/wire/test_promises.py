@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.record import DecisionRecord
@@ -32,7 +32,6 @@ HARMLESS = [
     "crlf",
     "empty_tool_calls_list",
     "finish_with_last_delta",
-    "multiline_data",
     "no_done",
     "no_space_after_data",
     "role_with_first_call",
@@ -41,29 +40,27 @@ HARMLESS = [
     "whole_call_one_delta",
 ]
 ODD = [
-    "all_index_zero",
     "empty_id",
     "empty_id_later",
     "empty_name_later",
     "finish_null",
     "finish_stop",
-    "index_from_one",
     "interleaved",
     "missing_arguments",
     "missing_id",
-    "missing_index",
     "missing_type",
+    "multiline_data",
     "name_in_pieces",
     "name_repeated",
-    "negative_index",
     "null_arguments",
     "null_id",
-    "null_index",
     "two_calls_one_delta",
     "two_finishes",
     "usage_without_choices",
     "utf16_cuts",
 ]
+
+INDEXES = ["all_index_zero", "index_from_one", "missing_index", "negative_index", "null_index"]
 
 TEXT = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), max_size=12)
 VALUES = st.recursive(
@@ -95,6 +92,8 @@ def a_choice(draw: st.DrawFn) -> Json:
 @st.composite
 def a_case(draw: st.DrawFn, odd: bool = True) -> Json:
     deviations = draw(st.sets(st.sampled_from(HARMLESS + (ODD if odd else [])), max_size=4))
+    if odd and draw(st.booleans()):
+        deviations.add(draw(st.sampled_from(INDEXES)))
     if {"cr", "crlf"} <= deviations:
         deviations.discard("cr")
     choices = draw(st.lists(a_choice(), min_size=1, max_size=draw(st.sampled_from([1, 1, 2]))))
@@ -138,16 +137,11 @@ def check_promises(case: Json, outcome: Outcome, stream: bool) -> None:
     assert [(call[0], call[1]) for call in calls] == [(r.call_id, r.tool) for r in going]
     assert [json.loads(call[2]) for call in calls] == [r.arguments_forwarded for r in going]
     # Of a refused call nothing is told: not its id, its name or its arguments.
-    names = {record.tool for record in going}
     for record in outcome.decisions:
-        if record.effect != "forward":
-            assert record.call_id not in ids_in(data)
-            assert record.tool in names or record.tool.encode() not in data or record.tool == ""
+        assert record.effect == "forward" or record.call_id.encode() not in data
+    # One of several choices ends with the proxy's own words, which may name the tool.
+    assert case["request"]["n"] > 1 or DENIED.encode() not in data
     assert SECRET.encode() not in data
-
-
-def ids_in(data: bytes) -> str:
-    return data.decode(errors="replace")
 
 
 @given(case=a_case(), cuts=st.lists(st.integers(0, 2**16), max_size=6))
@@ -169,10 +163,14 @@ async def test_a_body_keeps_every_promise(case: Json) -> None:
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 async def test_what_is_canonical_and_allowed_is_verbatim(case: Json, stream: bool) -> None:
     """Every other change is one to what clients would have read anyway."""
-    for choice in case["upstream"][0].get("choices", case["upstream"][:1]):
-        choice["calls"] = [{**one, "name": ALLOWED} for one in choice["calls"]]
+    for at, choice in enumerate(case["upstream"][0].get("choices", case["upstream"][:1])):
+        choice["calls"] = [
+            {"name": ALLOWED, "arguments": {**one["arguments"], "n": 10 * at + n}}
+            for n, one in enumerate(choice["calls"])
+        ]
         choice.pop("finish", None)
     outcome = await run(case, stream)
+    assume(all(record.guard != "loop" for record in outcome.decisions))
     assert all(record.verdict == "Allow" for record in outcome.decisions)
     assert outcome.client.data == outcome.upstream.sent[0]
 

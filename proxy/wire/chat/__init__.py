@@ -110,7 +110,8 @@ class ChatCodec:
     def with_guidance(self, request: Request, text: str) -> Request:
         """Add a system message after those that open the conversation."""
         messages = request.body["messages"]
-        at = next((i for i, m in enumerate(messages) if m.get("role") not in ("system", "developer")), 0)
+        opening = ("system", "developer")
+        at = next((i for i, m in enumerate(messages) if m.get("role") not in opening), len(messages))
         role = messages[at - 1]["role"] if at else "system"
         added = {"role": role, "content": text}
         return requests.changed(request, messages=[*messages[:at], added, *messages[at:]])

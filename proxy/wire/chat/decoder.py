@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from proxy.model import Event, Failure, Fault, Passage, Turn, loads_frame
-from proxy.wire.chat.keys import check_keys, may_hide_calls
+from proxy.wire.chat.keys import check_keys, check_lines, may_hide_calls
 from proxy.wire.chat.reading import Choice, ReadFrame, Reading, take_calls
 from proxy.wire.codec import BodyReader, Caps, IncompleteTurn, MalformedTurn, as_dict, as_list, sse
 from proxy.wire.sse import Frame
@@ -131,6 +131,8 @@ class StreamDecoder:
                 text += content
         if has_calls or may_hide_calls(data):
             check_keys(data, wire)
+        if b"\n" in data:
+            check_lines(data)
         self.holding = self.holding or has_calls
         return text
 

@@ -62,7 +62,7 @@ def together(pieces: Sequence[Any]) -> Any:
     return [item for part in parts for item in part]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: there is one a frame
 class ReadFrame:
     """A frame beside its reading; None for a comment or the end mark."""
 
@@ -168,13 +168,14 @@ class Reading:
 
 def _is_plain(read: ReadFrame) -> bool:
     """Whether every client reads the frame, and reads it alike."""
+    data = read.frame.data
     if read.object is None:
         # Data that is empty is no event to the standard, and broken JSON to some clients.
-        return read.frame.data is None or bool(read.frame.data.strip())
-    # Some clients drop an event that the stream's end cuts short, some need every member, and some read
-    # only the first choice of a list.
+        return data is None or bool(data.strip())
+    # Some clients read line by line, some drop an event that the stream's end cuts short, some need every
+    # member, and some read only the first choice of a list.
     choices = read.object.get("choices")
-    if not read.frame.is_ended or not isinstance(choices, list):
+    if not read.frame.is_ended or b"\n" in (data or b"") or not isinstance(choices, list):
         return False
     return len({choice.get("index") for choice in choices} - {None}) == len(choices)
 

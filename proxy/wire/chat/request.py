@@ -103,18 +103,18 @@ def history(body: Mapping[str, Any]) -> History:
         elif role == "tool":
             fresh.add(str(message.get("tool_call_id")))
         for id, name, arguments in _calls_of(message):
-            result = results.pop(id or f"function:{name}", None)
-            calls.append(PastCall(id, name, arguments, result, turn))
+            given = results.get(id or f"function:{name}")
+            calls.append(PastCall(id, name, arguments, given.pop(0) if given else None, turn))
     return History(tuple(calls), query, turn, opening, last_answer, frozenset(fresh))
 
 
-def _results(body: Mapping[str, Any]) -> dict[str, str]:
-    results: dict[str, str] = {}
+def _results(body: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The results of each call id, in their order: some providers reuse their ids in every turn."""
+    results: dict[str, list[str]] = {}
     for message in body["messages"]:
-        if message.get("role") == "tool":
-            results[str(message.get("tool_call_id"))] = text_of(message.get("content"))
-        elif message.get("role") == "function":
-            results[f"function:{message.get('name')}"] = text_of(message.get("content"))
+        keys = {"tool": str(message.get("tool_call_id")), "function": f"function:{message.get('name')}"}
+        if (key := keys.get(str(message.get("role")))) is not None:
+            results.setdefault(key, []).append(text_of(message.get("content")))
     return results
 
 
@@ -198,9 +198,9 @@ def with_notice(messages: Sequence[dict[str, Any]], notice: str) -> list[dict[st
     They stand in the latest tool result where there is one: many chat templates, and Mistral's API, refuse
     a system message anywhere but first.
     """
-    *before, last = messages
+    last = messages[-1] if messages else {}
     if last.get("role") in ("tool", "function") and isinstance(content := last.get("content"), str):
-        return [*before, {**last, "content": f"{content}\n\n{notice}"}]
+        return [*messages[:-1], {**last, "content": f"{content}\n\n{notice}"}]
     return [*messages, {"role": "system", "content": notice}]
 
 
