@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from proxy.model import Fault, History, OfferedTool, PastCall, PastResult, Request, ToolResult, loads
-from proxy.wire.codec import BadRequest
+from proxy.wire.codec import BadRequest, holds_more
 from proxy.wire.writing import write_request
 
 
@@ -104,17 +104,22 @@ def history(body: Mapping[str, Any]) -> History:
             fresh.add(str(message.get("tool_call_id")))
         for id, name, arguments in _calls_of(message):
             given = results.get(id or f"function:{name}")
-            calls.append(PastCall(id, name, arguments, given.pop(0) if given else None, turn))
+            result, partial = given.pop(0) if given else (None, False)
+            calls.append(PastCall(id, name, arguments, result, turn, partial=partial))
     return History(tuple(calls), query, turn, opening, last_answer, frozenset(fresh))
 
 
-def _results(body: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The results of each call id, in their order: some providers reuse their ids in every turn."""
-    results: dict[str, list[str]] = {}
+def _results(body: Mapping[str, Any]) -> dict[str, list[tuple[str, bool]]]:
+    """The results of each call id, in their order: some providers reuse their ids in every turn.
+
+    With each, whether it is more than its text.
+    """
+    results: dict[str, list[tuple[str, bool]]] = {}
     for message in body["messages"]:
         keys = {"tool": str(message.get("tool_call_id")), "function": f"function:{message.get('name')}"}
         if (key := keys.get(str(message.get("role")))) is not None:
-            results.setdefault(key, []).append(text_of(message.get("content")))
+            content = message.get("content")
+            results.setdefault(key, []).append((text_of(content), holds_more(content)))
     return results
 
 
@@ -170,7 +175,7 @@ def _keyed_results(
             yield None, message
             continue
         id = message.get("tool_call_id")
-        key = id if isinstance(id, str) and id and id not in taken else f"message {position}"
+        key = id if isinstance(id, str) and id else f"message {position}"
         while key in taken:
             key += "'"
         taken.add(key)
