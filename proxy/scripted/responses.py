@@ -53,7 +53,7 @@ def _check_outputs(body: Mapping[str, Any]) -> None:
     for call in calls:
         if outputs.count(call) != 1:
             raise BadRequest(f"No tool output found for function call {call}.")
-    for item, after in zip(given, [*given[1:], {}], strict=True):
+    for item, after in zip(given, [*given[1:], {}], strict=False):
         if item.get("type") == "reasoning" and after.get("type") not in (*_CALLS.values(), "message"):
             what = f"Item '{item.get('id')}' of type 'reasoning' was provided"
             raise BadRequest(f"{what} without its required following item.")

@@ -211,7 +211,7 @@ class StreamEncoder:
             elif read.object is not None and read.object["type"] in ENDS:
                 out.append(self._untold(wire))
                 out += map(self._write_item, waiting.values())
-                out.append(self._last_words("" if going else notices.get(0, "")))
+                out.append(self._last_words(notices.get(0, "") if turn.slots and not going else ""))
                 out.append(self._write({**read.object, "response": self._output.whole(wire.response)}))
             elif read.object is None and read.frame.data is not None:
                 last.append(read.frame.raw)
@@ -279,7 +279,7 @@ class BodyEncoder:
         going = forwarded(turn, arguments)
         visible = [item for item in wire.items if not item.is_call or item in going]
         self._show(going.get(item, item.item) for item in visible)
-        self._last_words("" if going else notices.get(0, ""))
+        self._last_words(notices.get(0, "") if turn.slots and not going else "")
         return write_json(self._output.whole(wire.response))
 
     def _last_words(self, text: str) -> None:

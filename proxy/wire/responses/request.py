@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from proxy.model import Fault, History, PastCall, PastResult, Request, ToolResult, Turn, loads
-from proxy.wire.codec import BadRequest, MalformedTurn
+from proxy.wire.codec import BadRequest, MalformedTurn, holds_more
 from proxy.wire.responses import items
 from proxy.wire.responses.items import Json
 from proxy.wire.writing import write_json
@@ -90,7 +90,7 @@ def changed(request: Request, **keys: Any) -> Request:
 def history(body: Mapping[str, Any]) -> History:
     """What the input tells of the conversation so far."""
     given = input_items(body)
-    results = {id: items.result_text(item) for item in given if (id := items.answered_id(item))}
+    results = {id: item for item in given if (id := items.answered_id(item))}
     calls: list[PastCall] = []
     query = opening = last_answer = ""
     turn = 0
@@ -108,9 +108,15 @@ def history(body: Mapping[str, Any]) -> History:
             fresh.add(id)
         for call in past_calls(item):
             fresh.clear()
-            result = results.get(call.id.partition("#")[0]) if "#" in call.id else results.get(call.id)
-            calls.append(replace(call, result=result, turn=turn))
+            answer = results.get(call.id.partition("#")[0])
+            calls.append(replace(call, turn=turn) if answer is None else answered(call, answer, turn))
     return History(tuple(calls), query, turn, opening, last_answer, frozenset(fresh))
+
+
+def answered(call: PastCall, answer: Json, turn: int) -> PastCall:
+    """The call with the result that this item brings."""
+    partial = holds_more(answer.get("output"))
+    return replace(call, result=items.result_text(answer), turn=turn, partial=partial)
 
 
 def past_calls(item: Json) -> Iterator[PastCall]:
