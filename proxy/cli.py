@@ -71,8 +71,10 @@ def serve(
     _log(log_level)
     built = _built(config)
     settings = built.settings
+    serving = built.run() if settings.workers == 1 else Supervisor(settings, log_level).run()
+    del built  # which workers build for themselves
     try:
-        _run(built.run() if settings.workers == 1 else Supervisor(settings, log_level).run())
+        _run(serving)
     except ConfigFault as exc:
         _refuse("Callgate cannot start", exc.faults)
 

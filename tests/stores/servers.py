@@ -34,11 +34,13 @@ def binary() -> str:
     return found.stdout.strip()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port(below: int = 65536) -> int:
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port < below:
+            return port
 
 
 def until(done, within_s: float = START_S) -> None:
@@ -129,7 +131,8 @@ def cluster() -> Iterator[tuple[Server, Server]]:
         for name in ("one", "two"):
             config = f"{name}.conf"
             options = ("--cluster-enabled", "yes", "--cluster-config-file", config)
-            nodes.append(Server(Path(directory), *options))
+            # Its nodes talk with one another on a port of their own, 10 000 above.
+            nodes.append(Server(Path(directory), *options, port=free_port(below=55536)))
         try:
             for node in nodes:
                 node.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -236,6 +237,15 @@ async def test_after_a_failover_the_new_master_is_asked(watched: tuple[Server, S
         assert await store.get("kept") == b"v"
         with replica.client() as client:
             assert client.get("callgate:after") == b"v"
+
+
+async def test_a_sentinel_that_hangs_leaves_time_for_the_next(watched: tuple[Server, Server, Server]) -> None:
+    with socket.socket() as hangs:
+        hangs.bind(("127.0.0.1", 0))
+        hangs.listen()
+        nodes = f"127.0.0.1:{hangs.getsockname()[1]},127.0.0.1:{watched[2].port}"
+        async with opened(f"redis+sentinel://{nodes}/main") as store:
+            await works(store)
 
 
 async def test_a_master_that_sentinel_does_not_know_is_unavailable(

@@ -7,8 +7,10 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as NotConnected
 
 from proxy.ports import Unavailable
 from proxy.stores.redis import RedisStore
@@ -16,6 +18,8 @@ from tests.stores import servers
 from tests.stores.servers import Server
 
 TIMEOUT_S, PAUSE_S = 0.3, 0.3
+SLACK_S = 3.0
+"""What a busy machine may add to a bound."""
 
 OPERATIONS: dict[str, Callable[[RedisStore], Awaitable[object]]] = {
     "get": lambda store: store.get("k"),
@@ -42,7 +46,7 @@ def server(shared: Server) -> Iterator[Server]:
     shared.resume()
 
 
-def store_of(server: Server, **options: float) -> RedisStore:
+def store_of(server: Server, **options: Any) -> RedisStore:
     url = f"redis://:{server.password}@127.0.0.1:{server.port}/0"
     return RedisStore(url, timeout_s=TIMEOUT_S, pause_s=PAUSE_S, **options)
 
@@ -79,7 +83,7 @@ async def test_no_answer_is_unavailable_and_in_time(
     getattr(server, how)()
     began = time.monotonic()
     message = await failed(OPERATIONS[name](store))
-    assert time.monotonic() - began < TIMEOUT_S * 2
+    assert time.monotonic() - began < TIMEOUT_S + SLACK_S
     assert message.startswith(f"Redis at 127.0.0.1:{server.port} does not answer: ")
     assert store.fault == message
 
@@ -90,16 +94,17 @@ async def test_listing_keys_ends_too(server: Server, store: RedisStore) -> None:
 
 
 async def test_it_is_left_alone_for_a_while(server: Server) -> None:
-    store = store_of(server, max_failures=3)
+    now = 0.0
+    store = store_of(server, max_failures=3, clock=lambda: now)
     await store.get("k")
     server.pause()
     await asyncio.gather(*(failed(store.get("k")) for _ in range(3)))
-    began = time.monotonic()
     messages = [await failed(store.get("k")) for _ in range(100)]
-    assert time.monotonic() - began < PAUSE_S
     assert all("left alone for a moment" in message for message in messages)
     server.resume()
-    await recovered(store)
+    assert "left alone" in await failed(store.get("k"))
+    now += PAUSE_S
+    await store.get("k")
     assert store.fault is None
     await store.close()
 
@@ -109,8 +114,8 @@ async def test_a_hanging_server_holds_up_no_more_than_its_timeout(server: Server
     await store.get("k")
     server.pause()
     began = time.monotonic()
-    await asyncio.gather(*(failed(store.get("k")) for _ in range(500)))
-    assert time.monotonic() - began < TIMEOUT_S * 3
+    await asyncio.gather(*(failed(store.get("k")) for _ in range(2000)))
+    assert time.monotonic() - began < TIMEOUT_S + SLACK_S
     server.resume()
     await recovered(store)
     await store.close()
@@ -193,6 +198,10 @@ async def test_a_wrong_password_is_said_and_not_shown(server: Server) -> None:
     await store.close()
 
 
+async def test_whatever_an_error_repeats_no_password_is_shown(server: Server, store: RedisStore) -> None:
+    assert "s3cret" not in store._cause(NotConnected(f"cannot reach {store._address.password}@host\nat all"))
+
+
 async def test_an_answer_that_is_a_refusal_is_unavailable_and_opens_nothing(store: RedisStore) -> None:
     await store.put("text", b"not a number", 60)
     for _ in range(10):
@@ -231,6 +240,7 @@ class Blackhole:
         self._port = port
         self._dead: set[asyncio.StreamWriter] = set()
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self.connections = 0
 
     async def __aenter__(self) -> Blackhole:
@@ -242,6 +252,7 @@ class Blackhole:
         self._server.close()
         for writer in self._open:
             writer.close()
+        await asyncio.gather(*self._serving)
 
     def swallow(self) -> None:
         self._dead = set(self._open)
@@ -249,6 +260,9 @@ class Blackhole:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._open.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
         there, back = await asyncio.open_connection("127.0.0.1", self._port)
 
         async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -273,5 +287,5 @@ async def test_connections_that_died_unseen_are_not_tried_one_after_another(serv
         began = time.monotonic()
         await asyncio.gather(*(failed(store.get("k")) for _ in range(5)))
         await recovered(store)
-        assert time.monotonic() - began < TIMEOUT_S * 2 + PAUSE_S + 1
+        assert time.monotonic() - began < TIMEOUT_S * 2 + PAUSE_S + SLACK_S
         await store.close()

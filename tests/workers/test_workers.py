@@ -121,7 +121,7 @@ def serving(folder: Path, **sections: Any) -> Iterator[Command]:
     (folder / "policy.rego").write_text(POLICY)
     settings = {
         "listen": {"port": port},
-        "admin": {"port": admin_port},
+        "admin": {"port": admin_port, "token": {"env": "ADMIN_TOKEN"}},
         "workers": 2,
         "policies": {"paths": ["policy.rego"]},
         "audit": {"sinks": [{"kind": "jsonl", "path": "audit"}]},
@@ -132,7 +132,7 @@ def serving(folder: Path, **sections: Any) -> Iterator[Command]:
         process = subprocess.Popen(
             [sys.executable, "-m", "proxy", "serve", "--config", "callgate.yaml"],
             cwd=folder,
-            env={**os.environ, "COLUMNS": "500"},
+            env={**os.environ, "COLUMNS": "500", "ADMIN_TOKEN": "t0ken"},
             stdout=log,
             stderr=log,
         )
@@ -188,7 +188,14 @@ async def test_two_workers_serve_one_port_as_one(
         assert {b'worker="1"', b'worker="2"'} <= set(re.findall(rb'worker="\d"', text))
 
         # Everything else on the admin port is answered by a worker.
-        assert (await command.get("/v1/tickets"))[0] == 200
+        assert (await command.get("/v1/tickets"))[0] == 401
+        async with aiohttp.ClientSession(headers={"Authorization": "Bearer t0ken"}) as operator:
+            async with operator.get(f"{command.admin}/v1/tickets") as answer:
+                assert (answer.status, await answer.json()) == (200, {"tickets": []})
+            async with operator.post(f"{command.admin}/v1/tickets/ABCDEF/approve") as answer:
+                assert (answer.status, (await answer.json())["error"]["code"]) == (404, "no_such_ticket")
+            async with operator.get(f"{command.admin}/v1/tickets", headers={"Origin": "http://x"}) as answer:
+                assert answer.status == 403
         assert (await command.get("/nowhere"))[0] == 404
 
         # One dies: it comes back, and what it had counted stays.
