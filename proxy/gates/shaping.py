@@ -12,6 +12,7 @@ MAX_MESSAGE_CHARS = 300
 # A dump stands at the beginning of a result, or follows a few words of whoever passed it on.
 _MAX_LEAD_CHARS = 200
 _MAX_HEAD_CHARS = 4000
+_MAX_HEAD_LINES = 12
 _MAX_DUMP_CHARS = 256 * 1024
 _MAX_LINE_CHARS = 1000
 
@@ -87,15 +88,11 @@ def _dump(text: str) -> str | None:
     lead = text[:_MAX_LEAD_CHARS]
     if _PYTHON in lead:
         return _python(text.rstrip().split("\n"))
-    if "\n" not in text[:_MAX_HEAD_CHARS]:
-        return None
-    lines = text.strip().split("\n")
-    if lines[0].startswith(("panic: ", "fatal error: ")):
-        found = _GO_PANIC.match(lines[0][:_MAX_LINE_CHARS])
-        return (
-            f"panic: {found[1]}" if found and any("goroutine " in line[:20] for line in lines[:12]) else None
-        )
-    return _thrown(lines)
+    head = text[:_MAX_HEAD_CHARS].lstrip().split("\n", _MAX_HEAD_LINES)
+    if head[0].startswith(("panic: ", "fatal error: ")):
+        found = _GO_PANIC.match(head[0][:_MAX_LINE_CHARS])
+        return f"panic: {found[1]}" if found and any("goroutine " in line[:20] for line in head) else None
+    return _thrown(text, head)
 
 
 def _python(lines: Sequence[str]) -> str | None:
@@ -107,12 +104,12 @@ def _python(lines: Sequence[str]) -> str | None:
     return None if found is None else _said(found[1].rpartition(".")[2], found[2])
 
 
-def _thrown(lines: Sequence[str]) -> str | None:
+def _thrown(text: str, head: Sequence[str]) -> str | None:
     """An error named in one of the first lines, whose frames follow and fill the rest."""
-    frames = next((at for at, line in enumerate(lines) if _FRAME.match(line[:_MAX_LINE_CHARS])), None)
-    if frames is None or frames > 12 or not _is_trace(lines[frames:]):
+    frames = next((at for at, line in enumerate(head) if _FRAME.match(line[:_MAX_LINE_CHARS])), None)
+    if frames is None or not _is_trace(text.strip().split("\n")[frames:]):
         return None
-    for line in lines[:frames]:
+    for line in head[:frames]:
         line = line.rstrip("\r")[:_MAX_LINE_CHARS]
         if found := _THROWN.match(line):
             return _said(re.split(r"[.$]", found[1])[-1], found[2])
