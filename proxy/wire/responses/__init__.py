@@ -26,6 +26,7 @@ from proxy.wire.responses import state, tools
 from proxy.wire.responses.decoder import StreamDecoder, body_decoder
 from proxy.wire.responses.encoder import BodyEncoder, StreamEncoder
 from proxy.wire.responses.events import replayed
+from proxy.wire.responses.items import wrapper_id
 from proxy.wire.writing import write_json
 
 
@@ -129,7 +130,7 @@ class ResponsesCodec:
         request, earlier = state.restored(request, kept)
         if earlier is None:
             return request
-        names = {call.id.partition("#")[0]: call.name for call in earlier.calls}
+        names = {id: call.name for call in earlier.calls for id in (wrapper_id(call.id), call.id)}
         return replace(request, earlier=earlier, reader=ResponsesCodec(names))
 
     def hold(self, turn: Turn) -> bytes:

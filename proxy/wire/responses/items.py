@@ -112,6 +112,11 @@ def call_id(item: Mapping[str, Any]) -> str:
     return id if isinstance(id, str) else ""
 
 
+def wrapper_id(id: str) -> str:
+    """The id of the wrapper that a call stands in; of any other call, its own."""
+    return id.rpartition(_SUB)[0] or id
+
+
 def name_of(item: Mapping[str, Any]) -> str:
     """What policies call the tool."""
     type = str(item.get("type"))

@@ -132,7 +132,7 @@ def past_calls(item: Json) -> Iterator[PastCall]:
 def tool_results(body: Mapping[str, Any], names: Mapping[str, str]) -> list[PastResult]:
     """Every result in the input; ``names`` are the tools of calls that stand elsewhere."""
     given = input_items(body)
-    tools = {call.id.partition("#")[0]: call.name for item in given for call in past_calls(item)}
+    tools = {items.call_id(item): call.name for item in given for call in past_calls(item)}
     found: list[PastResult] = []
     for position, item in enumerate(given):
         if id := items.answered_id(item):
@@ -210,7 +210,15 @@ def without_id(item: Json) -> Json:
 def told_history(known: History, turn: Turn, told: Collection[str]) -> History:
     """A history with the turn's calls; those that the model was told of have a result."""
     made = tuple(
-        PastCall(call.id, call.name, call.arguments_json, "" if call.id in told else None, known.turn)
+        # That there is a result is kept, not what it says.
+        PastCall(
+            call.id,
+            call.name,
+            call.arguments_json,
+            "" if call.id in told else None,
+            known.turn,
+            partial=call.id in told,
+        )
         for call in turn.calls
     )
     return replace(known, calls=(*known.calls, *made), last_answer=turn.text or known.last_answer)

@@ -201,7 +201,7 @@ def _referred(request: Request, records: Sequence[Json]) -> History | None:
         call.id: call
         for record in records
         for call in _load(record["history"]).calls
-        if call.id.partition("#")[0] in answered
+        if answered & {call.id, items.wrapper_id(call.id)}
     }
     if not calls:
         return None
@@ -212,10 +212,11 @@ def _referred(request: Request, records: Sequence[Json]) -> History | None:
 def _answered(history: History, given: Sequence[Json]) -> History:
     """The history with the results that have come for its calls."""
     results = {id: items.result_text(item) for item in given if (id := items.answered_id(item))}
-    calls = tuple(
-        replace(call, result=results.get(call.id.partition("#")[0], call.result)) for call in history.calls
-    )
-    return replace(history, calls=calls)
+    calls = []
+    for call in history.calls:
+        result = results.get(call.id, results.get(items.wrapper_id(call.id), call.result))
+        calls.append(replace(call, result=result))
+    return replace(history, calls=tuple(calls))
 
 
 def _dump(history: History) -> Json:
