@@ -269,6 +269,10 @@ class PastCall:
     result: str | None
     turn: int
     """The number of the user message that it was made for, from 1."""
+    failed: bool = False
+    """The application marked the result as a failure."""
+    partial: bool = False
+    """The result is more than its text: images, files."""
 
     def arguments(self) -> Any:
         """The arguments as JSON, or their text where they are none."""

@@ -43,6 +43,8 @@ class _Made:
     name: str
     text: str
     result: str | None
+    """None where it cannot be seen, or not all of it."""
+    failed: bool
 
 
 class Runs:
@@ -57,7 +59,7 @@ class Runs:
     def __init__(self, situation: Situation, max_calls: int, window: int, similarity: float) -> None:
         past = _this_query(situation)
         recent = past[-window:]
-        self._made = [_Made(call.name, spelled(call.arguments_json), call.result) for call in recent]
+        self._made = [_made(call) for call in recent]
         self._of_tool: dict[str, tuple[list[int], list[str]]] = {}
         for index, made in enumerate(self._made):
             places, texts = self._of_tool.setdefault(made.name, ([], []))
@@ -120,7 +122,7 @@ class Runs:
         if result is None:
             return True  # what cannot be seen is not held against the model
         assert self._news is not None
-        return self._news[index] and not is_empty(result) and not is_error(result)
+        return self._news[index] and not is_empty(result) and not _failed(self._made[index])
 
     def _did_something(self, index: int) -> bool:
         made = self._made[index]
@@ -128,8 +130,17 @@ class Runs:
             self._first[index]
             and made.result is not None
             and _may_have_written(made.result, self._registry, made.name)
-            and not is_error(made.result)
+            and not _failed(made)
         )
+
+
+def _made(call: PastCall) -> _Made:
+    result = None if call.partial else call.result
+    return _Made(call.name, spelled(call.arguments_json), result, call.failed)
+
+
+def _failed(made: _Made) -> bool:
+    return made.failed or (made.result is not None and is_error(made.result))
 
 
 def _this_query(situation: Situation) -> list[PastCall]:

@@ -181,16 +181,17 @@ class CacheGuard:
         if await self._store.take(pending_key(situation, past.id)) is None:
             return
         left_s = on_its_way["ttl_s"] - (self._clock() - on_its_way["sent"])
-        result = self._storable(past.result)
+        result = self._storable(past)
         if result is None or left_s <= 0:
             return
         # Where something was written since, these tokens stand no more, and the result is never found.
         head = orjson.dumps([on_its_way["sent"], on_its_way["tokens"]])
         await self._store.put(place.key, head + b"\n" + result, left_s)
 
-    def _storable(self, result: str | None) -> bytes | None:
-        """The result's bytes; None for what reports a failure, is too large, or has no text."""
-        if not result or len(result) > self._max_result_bytes or is_error(result):
+    def _storable(self, past: PastCall) -> bytes | None:
+        """The result's bytes; None for what reports a failure, is too large, or is not text alone."""
+        result = past.result
+        if past.failed or past.partial or not result or is_error(result):
             return None
         try:
             text = result.encode()

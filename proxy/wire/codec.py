@@ -224,3 +224,12 @@ def as_list(value: Any, what: str) -> list[Any]:
     if not isinstance(value, list):
         raise MalformedTurn(f"{what} is not a list")
     return value
+
+
+def holds_more(content: Any) -> bool:
+    """Whether a tool result's content is more than text."""
+    if content is None or isinstance(content, str):
+        return False
+    if not isinstance(content, list):
+        return True
+    return not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content)

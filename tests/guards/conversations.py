@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from proxy.guards.base import Situation
@@ -12,7 +12,7 @@ from proxy.model import History, OfferedTool, PastCall, Principal, Request, Slot
 from proxy.tools import Registry, ToolSpec
 from proxy.verdicts import Reask
 
-_KEYS = {"result", "times", "hint"}
+_KEYS = {"result", "times", "hint", "failed", "partial"}
 ANN = Principal("ann", tenant="acme")
 HINT = Reask(type="loop", reasons=("You have called it before.",)).content()
 
@@ -44,7 +44,8 @@ def past_calls(spelled: Sequence[Mapping[str, Any]]) -> list[PastCall]:
         for _ in range(given_call.get("times", 1)):
             result = HINT if given_call.get("hint") else given_call.get("result")
             result = f"result {len(calls)}" if result == "#" else result
-            calls.append(past_call(name, arguments, result, number=len(calls)))
+            marks = {mark: True for mark in ("failed", "partial") if given_call.get(mark)}
+            calls.append(replace(past_call(name, arguments, result, number=len(calls)), **marks))
     return calls
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from proxy.guards.base import Context, canonical
 from proxy.guards.cache import CacheGuard
+from proxy.guards.policy import read_decision
 from proxy.model import OfferedTool, PastCall, Principal, ToolCall
 from proxy.ports import Unavailable
 from proxy.stores.memory import MemoryStore
@@ -94,8 +95,10 @@ class Desk:
         answer = verdict.result if isinstance(verdict, Answer) else None
         return answer, PastCall(call.id, name, call.arguments_json, None, 1)
 
-    async def bring(self, past: PastCall, result: str, who: Principal = ANN, conversation: str = "c") -> None:
-        back = PastCall(past.id, past.name, past.arguments_json, result, past.turn)
+    async def bring(
+        self, past: PastCall, result: str, who: Principal = ANN, conversation: str = "c", **marks: bool
+    ) -> None:
+        back = replace(past, result=result, **marks)
         told = situation([back], self.registry, who=who, conversation=conversation)
         await self.guard.learn([back], told)
 
@@ -228,6 +231,14 @@ async def test_the_call_that_a_result_is_for_is_the_one_that_was_forwarded() -> 
 async def test_failures_and_what_is_too_large_are_not_kept(result: str) -> None:
     desk = Desk()
     await desk.run("get_user", {"user_id": 42}, result)
+    assert await desk.answer("get_user", {"user_id": 42}) is None
+
+
+@pytest.mark.parametrize("mark", ["failed", "partial"])
+async def test_nor_what_is_marked_as_a_failure_or_is_more_than_text(mark: str) -> None:
+    desk = Desk()
+    _, past = await desk.call("get_user", {"user_id": 42})
+    await desk.bring(past, "no such user, see the picture", **{mark: True})
     assert await desk.answer("get_user", {"user_id": 42}) is None
 
 
@@ -421,6 +432,23 @@ async def test_what_was_found_is_a_fact_without_the_result() -> None:
     assert verdict.reasons == ("answered from the cache, 5 s old",)
     replayed = Context(situation(registry=desk.registry), context.spec, None, facts=dict(context.facts))
     assert (await CacheGuard(Down()).check(call, replayed)).name == "Answer"
+
+
+@pytest.mark.parametrize(
+    ("said", "ttl_s"), [({}, None), ({"cache_ttl_s": 0}, 0.0), ({"cache_ttl_s": 1.5}, 1.5)]
+)
+def test_what_policy_says_of_the_cache(said: dict[str, Any], ttl_s: float | None) -> None:
+    call = ToolCall.parse("c", "get_user", "{}")
+    for more in ({}, {"arguments": {"user_id": 1}}):
+        decision = {"effect": "allow", "obligations": {**said, **more}}
+        assert read_decision(call, decision).cache_ttl_s == ttl_s
+
+
+@pytest.mark.parametrize("ttl_s", [-1, True, "60", [], float("nan")])
+def test_what_policy_cannot_mean(ttl_s: Any) -> None:
+    decision = {"effect": "allow", "obligations": {"cache_ttl_s": ttl_s}}
+    with pytest.raises(Unavailable):
+        read_decision(ToolCall.parse("c", "get_user", "{}"), decision)
 
 
 scalars = st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from(["", "1", "a", "*"]))

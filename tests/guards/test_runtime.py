@@ -176,3 +176,32 @@ async def test_answers_do_not_use_up_the_models_rounds(protocol: str, stream: bo
     assert await client.ask([*reads, told("call_4", "get_user no. 4")], "Second.") == "Done."
     assert [verdict for _, verdict in client.verdicts()[4:]] == ["Answer", "Answer", "Allow", "Answer"]
     assert client.outcomes[-1].exchange.outcome == "answered"
+
+
+IMAGE = {
+    "chat": [{"type": "text", "text": "seen"}, {"type": "image_url", "image_url": {"url": "data:,"}}],
+    "messages": [{"type": "text", "text": "seen"}, {"type": "image", "source": {"type": "url", "url": "x:"}}],
+    "responses": [{"type": "input_text", "text": "seen"}, {"type": "input_image", "image_url": "data:,"}],
+}
+
+
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+def test_codecs_say_where_a_result_is_more_than_text(protocol: str) -> None:
+    steps = [{"user": "Look."}, {"call": {"id": "c", "name": "look"}}]
+    for content, partial in ((IMAGE[protocol], True), (IMAGE[protocol][:1], False), ("seen", False)):
+        said = [*steps, {"result": {"id": "c", "content": content}}]
+        body = PROTOCOLS[protocol].request({}, False) | HISTORIES[protocol](said)
+        (past,) = PROTOCOLS[protocol].codec.read(orjson.dumps(body)).history.calls
+        assert (past.result, past.partial, past.failed) == ("seen", partial, False)
+
+
+def test_messages_mark_failures() -> None:
+    said = [
+        {"user": "Look."},
+        {"call": {"id": "c", "name": "look"}},
+        {"result": {"id": "c", "content": "no"}},
+    ]
+    body = PROTOCOLS["messages"].request({}, False) | HISTORIES["messages"](said)
+    body["messages"][-1]["content"][0]["is_error"] = True
+    (past,) = PROTOCOLS["messages"].codec.read(orjson.dumps(body)).history.calls
+    assert past.failed

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from proxy.model import Fault, History, PastCall, PastResult, Request, ToolResult, dumps, loads
-from proxy.wire.codec import BadRequest
+from proxy.wire.codec import BadRequest, holds_more
 from proxy.wire.messages.blocks import CALL
 from proxy.wire.writing import write_json
 
@@ -85,10 +85,7 @@ def history(body: Mapping[str, Any]) -> History:
     A user message that brings results goes on with the turn that asked for them, whatever text an
     application adds to it: to begin a new turn would lift the limits of the last one.
     """
-    results = {
-        str(block.get("tool_use_id")): text_of(block.get("content"))
-        for block in all_blocks(body, "user", "tool_result")
-    }
+    results = {str(block.get("tool_use_id")): block for block in all_blocks(body, "user", "tool_result")}
     calls: list[PastCall] = []
     query = opening = last_answer = ""
     turn = 0
@@ -109,10 +106,14 @@ def history(body: Mapping[str, Any]) -> History:
     return History(tuple(calls), query, turn, opening, last_answer, frozenset(fresh))
 
 
-def _past(block: Mapping[str, Any], results: dict[str, str], turn: int) -> PastCall:
+def _past(block: Mapping[str, Any], results: dict[str, dict[str, Any]], turn: int) -> PastCall:
     id = str(block.get("id") or "")
     arguments = dumps(block.get("input") or {}).decode()
-    return PastCall(id, _full_name(block), arguments, results.pop(id, None), turn)
+    result = results.pop(id, None)
+    if result is None:
+        return PastCall(id, _full_name(block), arguments, None, turn)
+    content, failed = result.get("content"), result.get("is_error") is True
+    return PastCall(id, _full_name(block), arguments, text_of(content), turn, failed, holds_more(content))
 
 
 def _full_name(block: Mapping[str, Any]) -> str:
