@@ -15,7 +15,7 @@ from proxy.approvals import Approvals, Decided, Ticket
 from proxy.delivery import Delivery
 from proxy.guards.base import Gate, Learner, Meter, Refused, Situation
 from proxy.journal import Journal
-from proxy.model import Event, Failure, Principal, Request, ToolResult, Turn
+from proxy.model import Event, Failure, Principal, Request, ToolResult, Turn, Usage
 from proxy.pipeline import Capture, Pipeline, Ruling, principal_fields
 from proxy.ports import Ask, Downstream, Headers, Reply, Sink, Store, Unavailable, Upstream, UpstreamFailed
 from proxy.record import Record, TicketRecord
@@ -30,6 +30,8 @@ ANSWER_NOW = (
     "No more tool calls are possible for this request. Answer the user now with what you have, "
     "and say plainly what could not be done."
 )
+NEVER_ASKED = ("upstream_unreachable", "model_not_found")
+"""Failures before the provider could begin to work."""
 NOTHING_TO_SAY = "I could not complete this: the tool calls that it needs are not permitted or not possible."
 
 
@@ -47,6 +49,8 @@ class Core:
     """Asked in their order before a request is sent."""
     learners: Sequence[Learner] = ()
     meter: Meter | None = None
+    cost_usd: Callable[[str, Usage], float | None] = lambda model, usage: None
+    """What a model's tokens cost, in US dollars."""
     caps: Caps = field(default_factory=Caps)
     max_rounds: int = 3
     settled_ttl_s: float = 86_400
@@ -119,7 +123,8 @@ class Exchange:
             await self._rounds(request, situation, decided)
         finally:
             if self._core.meter is not None:
-                await self._core.meter.close(reservation, self._journal.usage, situation)
+                journal = self._journal
+                await self._core.meter.close(reservation, journal.spent, situation, journal.broken_off)
 
     async def _rounds(self, asked: Request, situation: Situation, decided: Decided | None) -> None:
         """Ask and judge until there is an answer for the client."""
@@ -167,6 +172,8 @@ class Exchange:
         """One round; None where the provider's answer was already passed on as it was."""
         journal = self._journal
         journal.rounds += replay is None
+        # Until the answer has been read to its end, or it is known that there is none.
+        journal.broken_off = replay is None
         began = perf_counter()
         ask = Ask(self._incoming.path, request.raw, self._incoming.headers, request.model)
         answer: AbstractAsyncContextManager[Reply] = (
@@ -175,14 +182,22 @@ class Exchange:
         try:
             async with answer as reply:
                 if 200 <= reply.status < 300:
-                    return await self._read(reply)
+                    return await self._read(reply, b"" if replay is not None else request.raw)
+                journal.broken_off = False
                 await self._refused(reply, finishing)
                 return None
+        except UpstreamFailed as exc:
+            if exc.code in NEVER_ASKED:
+                journal.broken_off = False
+            raise
         finally:
             journal.upstream_s += perf_counter() - began
 
-    async def _read(self, reply: Reply) -> Turn | None:
-        """Pass on what carries no call; the turn at its clean end, None where the provider failed in-band."""
+    async def _read(self, reply: Reply, asked: bytes) -> Turn | None:
+        """Pass on what carries no call; the turn at its clean end, None where the provider failed in-band.
+
+        ``asked`` is what the provider had to read for it.
+        """
         delivery = self._delivery
         await delivery.begin(reply)
         decoder = self._codec.decoder(delivery.streaming, self._core.caps)
@@ -203,7 +218,7 @@ class Exchange:
                 await self._failed(event)
                 return None
             await delivery.passage(event)
-        self._journal.take_usage(turn.usage)
+        self._journal.take_usage(turn.usage, _estimate(asked, turn) if asked else Usage())
         await reply.drain()
         return turn
 
@@ -238,6 +253,7 @@ class Exchange:
             conversation_id=self._journal.conversation_id,
             time=self._journal.time,
             registry=self._core.registry().get,
+            admission=self._journal.admission,
         )
 
     async def _admit(self, request: Request, situation: Situation) -> Request:
@@ -405,7 +421,11 @@ class Exchange:
             self._journal.outcome = "cancelled"
 
     def _leave_record(self) -> None:
-        self._write(self._journal.record(self._delivery.status, self._delivery.first_byte_s))
+        journal, delivery = self._journal, self._delivery
+        cost_usd = None
+        if journal.request is not None and journal.usage is not None:
+            cost_usd = self._core.cost_usd(journal.request.model, journal.usage)
+        self._write(journal.record(delivery.status, delivery.first_byte_s, cost_usd))
 
     def _write(self, record: Record) -> None:
         try:
@@ -442,6 +462,12 @@ def _outcome(asked: Request, turn: Turn, rulings: Sequence[Ruling], finishing: b
     alone = max(asked.choices, turn.choices) == 1
     waits = bool(effects & {Effect.HOLD, Effect.FINISH})
     return None if alone and (waits or Effect.FORWARD not in effects) else "mixed"
+
+
+def _estimate(asked: bytes, turn: Turn) -> Usage:
+    """A turn's tokens where the provider does not say: about one in four characters."""
+    said = len(turn.text) + sum(len(call.name) + len(call.arguments_json) for call in turn.calls)
+    return Usage(len(asked) // 4 + 1, said // 4 + 1)
 
 
 def _approve(situation: Situation, decided: Decided, time: str) -> None:

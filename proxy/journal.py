@@ -11,6 +11,7 @@ from proxy.pipeline import Capture, principal_fields
 from proxy.record import ExchangeRecord
 
 _MAX_QUERY_CHARS = 8192
+_NOTHING = Usage()
 
 
 @dataclass
@@ -29,17 +30,27 @@ class Journal:
     rounds: int = 0
     restored: int = 0
     decisions: list[str] = field(default_factory=list)
+    admission: dict[str, list[str]] = field(default_factory=dict)
     usage: Usage | None = None
+    """Tokens as the provider counts them, over all rounds; None where it never said."""
+    spent: Usage = _NOTHING
+    """The same, with an estimate for every answer of which the provider did not say."""
+    broken_off: bool = False
+    """A last answer ended before all of it was read: what it used is not known, and not in ``spent``."""
     upstream_s: float = 0.0
     judging_s: float = 0.0
     _began: float = field(default_factory=perf_counter)
 
-    def take_usage(self, usage: Usage | None) -> None:
-        """Add one round's tokens."""
+    def take_usage(self, usage: Usage | None, estimate: Usage = _NOTHING) -> None:
+        """Add the tokens of a round that was read to its end."""
+        self.broken_off = False
+        self.spent += estimate if usage is None else usage
         if usage is not None:
             self.usage = usage if self.usage is None else self.usage + usage
 
-    def record(self, status: int, first_byte_s: float | None) -> ExchangeRecord:
+    def record(
+        self, status: int, first_byte_s: float | None, cost_usd: float | None = None
+    ) -> ExchangeRecord:
         """The record of the exchange as it stands."""
         request = self.request
         latency = {
@@ -68,6 +79,8 @@ class Journal:
             decisions=tuple(self.decisions),
             error=self.error,
             restored=self.restored,
+            admission=self.admission,
+            cost_usd=cost_usd,
         )
 
     def _query(self) -> str | None:

@@ -125,6 +125,11 @@ class ExchangeRecord:
     error: str | None = None
     restored: int = 0
     """Calls settled earlier that were put back into this request."""
+    admission: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What policy changed in the request before it was sent: ``hidden`` (tools), ``stripped`` and
+    ``approval`` (hosted tools), with its ``reasons``."""
+    cost_usd: float | None = None
+    """What the tokens cost by list price, or the operator's; None where tokens or price are not known."""
 
     def fields(self) -> dict[str, Any]:
         """The record as one flat JSON object."""
@@ -148,6 +153,8 @@ class ExchangeRecord:
             "decisions": self.decisions,
             "error": self.error,
             "restored": self.restored,
+            "admission": self.admission,
+            "cost_usd": self.cost_usd,
         }
 
 

@@ -49,8 +49,12 @@ class RequestGate:
             raise Refused(403, "request_denied", reasons)
         if unwanted := _named(request.hosted, decision.strip):
             request = _without(request, unwanted)
+            situation.admission["stripped"] = _labelled(unwanted)
         if watched := _named(request.hosted, decision.approve):
             request = _with_approval(request, watched)
+            situation.admission["approval"] = _labelled(watched)
+        if decision.reasons and (unwanted or watched):
+            situation.admission["reasons"] = list(decision.reasons)
         return request
 
     async def _decide(self, request: Request, situation: Situation) -> RequestDecision:
@@ -110,6 +114,10 @@ def _with_approval(request: Request, watched: Sequence[HostedTool]) -> Request:
     return approved
 
 
+def _labelled(tools: Collection[HostedTool]) -> list[str]:
+    return sorted({f"{tool.type} {tool.label!r}" if tool.label else tool.type for tool in tools})
+
+
 def _words(tools: Collection[HostedTool]) -> str:
-    names = sorted({f"{tool.type} {tool.label!r}" if tool.label else tool.type for tool in tools})
+    names = _labelled(tools)
     return f"The hosted tool {names[0]}" if len(names) == 1 else f"The hosted tools {', '.join(names)}"

@@ -34,6 +34,7 @@ class ToolsGate:
         if not hidden:
             return request
         admitted: Request = request.reader.without_tools(request, hidden, ())
+        situation.admission["hidden"] = sorted(hidden)
         # Whatever the codec makes of it, a hidden tool is not sent.
         if not hidden.isdisjoint(admitted.tools):
             raise Refused(403, "request_denied", "The request offers tools that may not be used.")

@@ -40,6 +40,8 @@ class Situation:
     approved: frozenset[tuple[str, str, bytes]] = frozenset()
     """The calls that the approval is for: id, name, canonical arguments."""
     registry: Callable[[str], ToolSpec | None] = field(default=lambda name: None, repr=False)
+    admission: dict[str, list[str]] = field(default_factory=dict)
+    """What policy changed in the request before it was sent (see ``ExchangeRecord``)."""
     labels: frozenset[str] = frozenset()
     """What policy said of the results in the conversation, beside the labels of their tools."""
 
@@ -177,8 +179,13 @@ class Meter(Protocol):
         """Reserve what this request may cost; raises ``Refused`` (429) when nothing is left."""
         ...
 
-    async def close(self, reservation: Any, usage: Usage | None, situation: Situation) -> None:
-        """Replace the reservation by what was used; ``usage`` is None where the provider did not say."""
+    async def close(
+        self, reservation: Any, usage: Usage, situation: Situation, broken_off: bool = False
+    ) -> None:
+        """Replace the reservation by what was used, over all rounds; to fail is to let it stand.
+
+        ``broken_off``: a last answer ended before the provider said what it used; ``usage`` is without it.
+        """
         ...
 
 

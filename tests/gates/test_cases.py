@@ -50,6 +50,8 @@ async def test_case(case: dict[str, Any], protocol: str, stream: bool) -> None:
     else:
         _check_sent(case["sent"], came, outcome, PROTOCOLS[protocol])
     _check_client(case.get("client", {}), outcome, PROTOCOLS[protocol], stream)
+    if "admission" in case:
+        assert outcome.exchange.fields()["admission"] == case["admission"]
     if "inspected" in case:
         records = [record.fields() for record in outcome.records if isinstance(record, ResultRecord)]
         assert len(records) == len(case["inspected"])
