@@ -115,8 +115,11 @@ def forwarded(outcome: Outcome) -> list[DecisionRecord]:
 
 def released(outcome: Outcome, stream: bool) -> list[tuple[str | None, str, str]]:
     """The calls that the client runs: every client the same ones."""
-    # Without a call nothing is written again, though the SDK fails at a chunk without choices.
-    fails = not outcome.decisions and "usage_without_choices" in outcome.upstream.script.turns[0].deviations
+    # The SDK fails at a chunk without choices, which stands as it was where there is no call; and where
+    # the provider begins with the second choice.
+    turn = outcome.upstream.script.turns[0]
+    fails = not outcome.decisions and "usage_without_choices" in turn.deviations
+    fails = fails or (len(turn.all_choices) > 1 and "role_with_first_call" in turn.deviations)
     found = rebuilt(outcome.client.data, stream, sdk=not fails)
     first = next(iter(found.values()))
     for client, calls in found.items():
@@ -145,7 +148,7 @@ def check_promises(case: Json, outcome: Outcome, stream: bool) -> None:
 
 
 @given(case=a_case(), cuts=st.lists(st.integers(0, 2**16), max_size=6))
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 async def test_a_stream_keeps_every_promise(case: Json, cuts: list[int]) -> None:
     outcome = await run(case, stream=True)
     check_promises(case, outcome, stream=True)
@@ -160,7 +163,7 @@ async def test_a_body_keeps_every_promise(case: Json) -> None:
 
 
 @given(case=a_case(odd=False), stream=st.booleans())
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 async def test_what_is_canonical_and_allowed_is_verbatim(case: Json, stream: bool) -> None:
     """Every other change is one to what clients would have read anyway."""
     for at, choice in enumerate(case["upstream"][0].get("choices", case["upstream"][:1])):
@@ -321,7 +324,7 @@ def loosely_put_together(data: bytes) -> set[tuple[str, str]]:
     done=st.booleans(),
     allow=st.lists(st.booleans(), max_size=4),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @example(frames=[], done=True, allow=[])
 def test_no_stream_gets_an_unjudged_call_past_the_codec(
     frames: list[bytes], done: bool, allow: list[bool]
@@ -331,7 +334,7 @@ def test_no_stream_gets_an_unjudged_call_past_the_codec(
 
 
 @given(wire=CHUNK | JUNK, allow=st.lists(st.booleans(), max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_body_gets_an_unjudged_call_past_the_codec(wire: Any, allow: list[bool]) -> None:
     if isinstance(wire, dict) and isinstance(wire.get("choices"), list):
         for choice in wire["choices"]:
@@ -347,7 +350,7 @@ def test_no_body_gets_an_unjudged_call_past_the_codec(wire: Any, allow: list[boo
         st.tuples(st.integers(0, 2**16), st.integers(0, 3), st.binary(max_size=3)), min_size=1, max_size=4
     ),
 )
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 async def test_no_damage_gets_an_unjudged_call_past_the_codec(
     case: Json, stream: bool, changes: list[tuple[int, int, bytes]]
 ) -> None:
