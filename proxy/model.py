@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,8 @@ import orjson
 
 # RFC 7493 (I-JSON) 2.2: beyond this, JavaScript clients run another number than Python clients do.
 MAX_SAFE_INTEGER = 2**53 - 1
+
+_BRIEF_CHARS = 200
 
 CallKind = Literal["function", "custom"]
 
@@ -280,6 +283,17 @@ class PastCall:
             return loads(self.arguments_json or "{}")
         except Fault:
             return self.arguments_json
+
+
+def brief(result: str | None) -> str | None:
+    """As much of a result as tells it apart: a short one as it is, of a long one its beginning and a digest.
+
+    What is brief already stays as it is.
+    """
+    if result is None or len(result) <= _BRIEF_CHARS:
+        return result
+    digest = hashlib.sha256(result.encode(errors="replace")).hexdigest()
+    return f"{result[: _BRIEF_CHARS // 2]}… {digest}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from rapidfuzz import fuzz, process
 
 from proxy.guards._outcomes import is_empty, is_error
 from proxy.guards.base import Situation
-from proxy.model import PastCall, ToolCall
+from proxy.model import PastCall, ToolCall, brief
 from proxy.tools import ToolSpec
 
 HINT = "loop"
@@ -59,7 +59,9 @@ class Runs:
     def __init__(self, situation: Situation, max_calls: int, window: int, similarity: float) -> None:
         past = _this_query(situation)
         recent = past[-window:]
-        self._made = [_made(call) for call in recent]
+        # Of what the provider remembers of the conversation, results are known in brief.
+        shorten = brief if situation.request.earlier is not None else _whole
+        self._made = [_made(call, shorten) for call in recent]
         self._of_tool: dict[str, tuple[list[int], list[str]]] = {}
         for index, made in enumerate(self._made):
             places, texts = self._of_tool.setdefault(made.name, ([], []))
@@ -134,8 +136,12 @@ class Runs:
         )
 
 
-def _made(call: PastCall) -> _Made:
-    result = None if call.partial else call.result
+def _whole(result: str | None) -> str | None:
+    return result
+
+
+def _made(call: PastCall, shorten: Callable[[str | None], str | None]) -> _Made:
+    result = None if call.partial else shorten(call.result)
     return _Made(call.name, spelled(call.arguments_json), result, call.failed)
 
 
