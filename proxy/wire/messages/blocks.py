@@ -75,7 +75,17 @@ class Block:
         elif kind == "citations_delta":
             self._citations.append(delta.get("citation"))
         else:
-            self._fields |= {name: value for name, value in delta.items() if name != "type"}
+            self._take_other(delta)
+
+    def _take_other(self, delta: dict[str, Any]) -> None:
+        """A signature is said once; what else is text grows, as in every delta that is known."""
+        for name, value in delta.items():
+            if name == "type":
+                continue
+            if isinstance(value, str) and name != "signature":
+                self._pieces.setdefault(name, []).append(value)
+            else:
+                self._fields[name] = value
 
     @property
     def fragments(self) -> Sequence[str]:

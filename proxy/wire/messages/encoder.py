@@ -104,9 +104,10 @@ class StreamEncoder:
         self._messages += 1
         if self._messages > 1:
             return b""
-        if not wire["message"].get("content"):
+        message = wire.get("message") or {}
+        if not message.get("content"):
             return read.frame.raw
-        return event({**wire, "message": {**wire["message"], "content": []}})
+        return event({**wire, "message": {**message, "content": []}})
 
     def _place(self, block: Block) -> None:
         """Number a block; thinking that the client already has is not said again."""
@@ -238,7 +239,8 @@ class BodyEncoder:
         return [
             whole_call(block, forwarded[block]) if block.is_call else block.start
             for block in wire.blocks
-            if not block.is_call or block in forwarded
+            # An empty text would be refused when the client sends it back.
+            if (block in forwarded if block.is_call else block.start.get("text") != "")
         ]
 
     def release(self, turn: Turn, arguments: Sequence[str | None], notices: Mapping[int, str]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -259,6 +260,58 @@ def test_later_rounds_are_counted_at_the_end_where_alone_they_can_be() -> None:
     answer = read(data + second + encoder.release(last, [], {}), True)
     assert answer.usage == {"input_tokens": 40, "cache_read_input_tokens": 10, "output_tokens": 18}
     assert answer.ids == {START["message"]["id"]}
+
+
+def test_blocks_go_back_as_they_were_built() -> None:
+    citation = {"type": "char_location", "start_char_index": 0}
+    parts = [
+        block(
+            0,
+            {"type": "text", "text": "", "citations": []},
+            [
+                {"type": "citations_delta", "citation": citation},
+                *({"type": "text_delta", "text": piece} for piece in ("He", "y \ud83d", "\ude00")),
+            ],
+        ),
+        block(
+            1,
+            {"type": "compaction", "content": None},
+            [{"type": "compaction_delta", "content": "Sum", "encrypted_content": None}],
+        ),
+        block(
+            2,
+            {"type": "connector_text", "connector_text": ""},
+            [{"type": "connector_text_delta", "connector_text": piece} for piece in "ab"],
+        ),
+        block(
+            3,
+            {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}},
+            [{"type": "input_json_delta", "partial_json": piece} for piece in ("", '{"q":', "1}")],
+        ),
+        block(4, {"type": "text", "text": ""}, []),
+    ]
+    data = b"".join(
+        b"event: " + wire["type"].encode() + b"\ndata: " + json.dumps(wire).encode() + b"\n\n"
+        for part in parts
+        for wire in part
+        if isinstance(wire, dict)
+    )
+    _, turn = _turn(written(["start"]) + data + written([{"end": "end_turn"}]), CODEC.encoder(True))
+    assert turn.text == "Hey 😀"
+    assert turn.wire.content() == [
+        {"type": "text", "text": "Hey 😀", "citations": [citation]},
+        {"type": "compaction", "content": "Sum", "encrypted_content": None},
+        {"type": "connector_text", "connector_text": "ab"},
+        {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"q": 1}},
+    ]
+
+
+def test_a_body_that_is_written_anew_has_no_empty_text() -> None:
+    decoder, encoder = CODEC.decoder(False, Caps()), CODEC.encoder(False)
+    content = [{"type": "text", "text": ""}, {"type": "tool_use", "id": "t", "name": "drop", "input": {}}]
+    decoder.feed(orjson.dumps(START["message"] | {"content": content, "stop_reason": "tool_use"}))
+    data = encoder.release(decoder.close()[1], [None], {0: "Refused."})
+    assert orjson.loads(data)["content"] == [{"type": "text", "text": "Refused."}]
 
 
 def test_a_held_turn_is_bounded() -> None:
