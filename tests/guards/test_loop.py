@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from proxy.guards._outcomes import is_empty, is_error
 from proxy.guards.base import Context, Situation, canonical
 from proxy.guards.loop import LoopGuard
-from proxy.model import PastCall, ToolCall
+from proxy.model import History, PastCall, ToolCall, brief
 from proxy.verdicts import Reask, Verdict
 from tests.guards.conversations import calling, hidden, past_call, past_calls, situation
 
@@ -43,6 +44,15 @@ async def test_the_next_query_begins_anew() -> None:
     earlier = [past_call("search", {"q": "a"}, "same", turn=1)] * 30
     (verdict,) = await judge(LoopGuard(), situation(earlier, turn=2), [calling("search", {"q": "a"})])
     assert verdict.name == "Allow"
+
+
+@pytest.mark.parametrize(("last", "verdict"), [("x" * 999, "Reask"), ("x" * 998 + "y", "Allow")])
+async def test_what_the_provider_remembers_is_known_again_in_brief(last: str, verdict: str) -> None:
+    told = situation([past_call("search", {"q": "a"}, last, turn=0)], turn=0)
+    kept = (past_call("search", {"q": "a"}, brief("x" * 999)),) * 2
+    told.request = replace(told.request, earlier=History(kept, "Do it.", 1))
+    (said,) = await judge(LoopGuard(), told, [calling("search", {"q": "a"})])
+    assert said.name == verdict
 
 
 async def test_a_person_may_want_the_same_again() -> None:
