@@ -13,6 +13,7 @@ from proxy.model import (
     History,
     HostedTool,
     OfferedTool,
+    PastCall,
     PastResult,
     Request,
     ToolResult,
@@ -26,18 +27,20 @@ from proxy.wire.responses import state, tools
 from proxy.wire.responses.decoder import StreamDecoder, body_decoder
 from proxy.wire.responses.encoder import BodyEncoder, StreamEncoder
 from proxy.wire.responses.events import replayed
-from proxy.wire.responses.items import wrapper_id
 from proxy.wire.writing import write_json
 
 
 class ResponsesCodec:
-    """Reads and writes responses. ``names`` are the tools of calls that requests do not hold themselves."""
+    """Reads and writes responses.
+
+    ``pending`` are calls that only the provider remembers, and that the requests read with it answer.
+    """
 
     protocol = "responses"
     keepalive = b": keep-alive\n\n"
 
-    def __init__(self, names: Mapping[str, str] | None = None) -> None:
-        self._names = names or {}
+    def __init__(self, pending: Sequence[PastCall] = ()) -> None:
+        self._pending = pending
 
     def read(self, raw: bytes) -> Request:
         """Read a client's request; raises ``BadRequest``."""
@@ -63,11 +66,11 @@ class ResponsesCodec:
 
     def history(self, body: Mapping[str, Any]) -> History:
         """What the input tells of the conversation so far."""
-        return requests.history(body)
+        return requests.history(body, self._pending)
 
     def tool_results(self, body: Mapping[str, Any]) -> list[PastResult]:
         """Every tool result in the input."""
-        return requests.tool_results(body, self._names)
+        return requests.tool_results(body, self._pending)
 
     def handles(self, body: Mapping[str, Any]) -> list[str]:
         """The answer that it goes on from, the calls that it answers, the messages that it brings."""
@@ -127,11 +130,10 @@ class ResponsesCodec:
 
     def restore(self, request: Request, kept: Mapping[str, bytes]) -> Request:
         """Put back hidden items, or exchange the name of an answer for that of its last round."""
-        request, earlier = state.restored(request, kept)
-        if earlier is None:
-            return request
-        names = {id: call.name for call in earlier.calls for id in (wrapper_id(call.id), call.id)}
-        return replace(request, earlier=earlier, reader=ResponsesCodec(names))
+        found = state.restored(request, kept)
+        if found.earlier is None and not found.pending:
+            return found.request
+        return replace(found.request, earlier=found.earlier, reader=ResponsesCodec(found.pending))
 
     def hold(self, turn: Turn) -> bytes:
         """Keep the calls as they were, and the response around them."""

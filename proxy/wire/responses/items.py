@@ -288,6 +288,23 @@ def result_text(item: Mapping[str, Any]) -> str:
     return text_of(item.get("output"))
 
 
+def is_failed(item: Mapping[str, Any]) -> bool:
+    """Whether the application marked a result as a failure."""
+    if item.get("type") == "shell_call_output":
+        parts = item.get("output")
+        outcomes = [part.get("outcome") for part in parts or () if isinstance(part, dict)]
+        return any(isinstance(o, dict) and o.get("exit_code") != 0 for o in outcomes)
+    refused = item.get("type") == "mcp_approval_response" and item.get("approve") is not True
+    return refused or item.get("status") in ("failed", "incomplete")
+
+
+def is_partial(item: Mapping[str, Any]) -> bool:
+    """Whether a result is more than its text: pictures, files."""
+    output = item.get("output")
+    parts = output if isinstance(output, list) else [output] if isinstance(output, dict) else []
+    return any(not isinstance(p, dict) or not (p.keys() & {"text", "stdout"}) for p in parts)
+
+
 def with_result(item: Json, text: str) -> Json:
     """A result with other text, in the shape of its kind."""
     match item.get("type"):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from proxy.model import Fault, History, PastCall, PastResult, Request, ToolResult, Turn, loads
-from proxy.wire.codec import BadRequest, MalformedTurn, holds_more
+from proxy.wire.codec import BadRequest, MalformedTurn
 from proxy.wire.responses import items
 from proxy.wire.responses.items import Json
 from proxy.wire.writing import write_json
@@ -87,11 +87,14 @@ def changed(request: Request, **keys: Any) -> Request:
 # -- history -------------------------------------------------------------------------------------
 
 
-def history(body: Mapping[str, Any]) -> History:
-    """What the input tells of the conversation so far."""
+def history(body: Mapping[str, Any], pending: Sequence[PastCall] = ()) -> History:
+    """What the input tells of the conversation so far.
+
+    ``pending`` are calls that only the provider remembers and the input answers.
+    """
     given = input_items(body)
     results = {id: item for item in given if (id := items.answered_id(item))}
-    calls: list[PastCall] = []
+    calls = [_answered(call, results, call.turn) for call in pending]
     query = opening = last_answer = ""
     turn = 0
     fresh: set[str] = set()
@@ -108,15 +111,17 @@ def history(body: Mapping[str, Any]) -> History:
             fresh.add(id)
         for call in past_calls(item):
             fresh.clear()
-            answer = results.get(call.id.partition("#")[0])
-            calls.append(replace(call, turn=turn) if answer is None else answered(call, answer, turn))
+            calls.append(_answered(call, results, turn))
     return History(tuple(calls), query, turn, opening, last_answer, frozenset(fresh))
 
 
-def answered(call: PastCall, answer: Json, turn: int) -> PastCall:
-    """The call with the result that this item brings."""
-    partial = holds_more(answer.get("output"))
-    return replace(call, result=items.result_text(answer), turn=turn, partial=partial)
+def _answered(call: PastCall, results: Mapping[str, Json], turn: int) -> PastCall:
+    """The call with the result that came back for it, or for the batch that it stands in."""
+    item = results.get(call.id) or results.get(items.wrapper_id(call.id))
+    if item is None:
+        return replace(call, turn=turn)
+    failed, partial = items.is_failed(item), items.is_partial(item)
+    return replace(call, result=items.result_text(item), turn=turn, failed=failed, partial=partial)
 
 
 def past_calls(item: Json) -> Iterator[PastCall]:
@@ -129,9 +134,10 @@ def past_calls(item: Json) -> Iterator[PastCall]:
         yield PastCall(call.id, call.name, call.arguments_json, None, 0)
 
 
-def tool_results(body: Mapping[str, Any], names: Mapping[str, str]) -> list[PastResult]:
-    """Every result in the input; ``names`` are the tools of calls that stand elsewhere."""
+def tool_results(body: Mapping[str, Any], pending: Sequence[PastCall] = ()) -> list[PastResult]:
+    """Every result in the input, those of ``pending`` calls too."""
     given = input_items(body)
+    names = {id: call.name for call in pending for id in (items.wrapper_id(call.id), call.id)}
     tools = {items.call_id(item): call.name for item in given for call in past_calls(item)}
     found: list[PastResult] = []
     for position, item in enumerate(given):
@@ -207,18 +213,10 @@ def without_id(item: Json) -> Json:
     return {key: value for key, value in item.items() if key != "id"}
 
 
-def told_history(known: History, turn: Turn, told: Collection[str]) -> History:
-    """A history with the turn's calls; those that the model was told of have a result."""
+def told_history(known: History, turn: Turn, told: Mapping[str, str]) -> History:
+    """A history with the turn's calls, and the results that the model was told."""
     made = tuple(
-        # That there is a result is kept, not what it says.
-        PastCall(
-            call.id,
-            call.name,
-            call.arguments_json,
-            "" if call.id in told else None,
-            known.turn,
-            partial=call.id in told,
-        )
+        PastCall(call.id, call.name, call.arguments_json, told.get(call.id), known.turn)
         for call in turn.calls
     )
     return replace(known, calls=(*known.calls, *made), last_answer=turn.text or known.last_answer)

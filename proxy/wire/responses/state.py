@@ -9,10 +9,10 @@ never saw are answered, and what the conversation held so far is told to the gua
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from proxy.model import History, PastCall, Request, ToolResult, Turn, loads_frame
+from proxy.model import History, PastCall, Request, ToolResult, Turn, brief, loads_frame
 from proxy.wire.codec import Rounds, Settlement
 from proxy.wire.responses import items
 from proxy.wire.responses import request as requests
@@ -157,8 +157,19 @@ def _is_seen(given: Sequence[Json], places: Mapping[str, int], step: Json) -> bo
 # -- restoring ----------------------------------------------------------------------------------
 
 
-def restored(request: Request, kept: Mapping[str, bytes]) -> tuple[Request, History | None]:
-    """The request with what belongs to it, and what was before the conversation that its body tells."""
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A request with what belongs to it."""
+
+    request: Request
+    earlier: History | None
+    """What was before the conversation that its body tells."""
+    pending: tuple[PastCall, ...]
+    """Calls that only the provider remembers, and that the body answers."""
+
+
+def restored(request: Request, kept: Mapping[str, bytes]) -> Restored:
+    """Put back what is kept under the request's handles."""
     body = request.body
     named = [body.get("previous_response_id"), requests.conversation(body)]
     name = next((name for name in named if name and name in kept), None)
@@ -171,15 +182,14 @@ def restored(request: Request, kept: Mapping[str, bytes]) -> tuple[Request, Hist
         whole = _put_back(whole, record["walk"])
     if whole is not given:
         request = requests.changed(request, input=whole)
-    return request, _referred(request, records)
+    return Restored(request, None, _referred(request, records))
 
 
-def _continued(request: Request, record: Json) -> tuple[Request, History]:
+def _continued(request: Request, record: Json) -> Restored:
     """A request that goes on from a kept answer."""
     body, owed = request.body, record["owed"]
-    given = requests.input_items(body)
     ours = {id for item in owed if (id := items.answered_id(item))}
-    theirs = [item for item in given if items.answered_id(item) not in ours]
+    theirs = [item for item in requests.input_items(body) if items.answered_id(item) not in ours]
     changes: Json = {}
     if owed:
         changes["input"] = [*owed, *theirs]
@@ -189,46 +199,37 @@ def _continued(request: Request, record: Json) -> tuple[Request, History]:
         request = requests.changed(request, **changes)
     if not request.model:
         request = replace(request, model=record["model"])
-    return request, _answered(_load(record["history"]), given)
+    history = _load(record["history"])
+    pending = _answered_in(request, history.calls)
+    earlier = replace(history, calls=tuple(call for call in history.calls if call not in pending))
+    # Turns are counted from where the body begins.
+    return Restored(request, earlier, tuple(replace(c, turn=c.turn - history.turn) for c in pending))
 
 
-def _referred(request: Request, records: Sequence[Json]) -> History | None:
+def _referred(request: Request, records: Sequence[Json]) -> tuple[PastCall, ...]:
     """Calls that the input answers but only refers to."""
-    body = request.body
-    here = {call.id for call in requests.history(body).calls}
-    answered = {items.answered_id(item) for item in requests.input_items(body)} - here
-    calls = {
-        call.id: call
-        for record in records
-        for call in _load(record["history"]).calls
-        if answered & {call.id, items.wrapper_id(call.id)}
-    }
-    if not calls:
-        return None
-    known = tuple(replace(call, turn=0) for call in calls.values())
-    return _answered(History(known), requests.input_items(body))
+    here = {call.id for call in requests.history(request.body).calls}
+    calls = {call.id: call for record in records for call in _load(record["history"]).calls}
+    elsewhere = [replace(call, turn=0) for id, call in calls.items() if id not in here]
+    return tuple(_answered_in(request, elsewhere))
 
 
-def _answered(history: History, given: Sequence[Json]) -> History:
-    """The history with the results that have come for its calls."""
-    results = {id: items.result_text(item) for item in given if (id := items.answered_id(item))}
-    calls = []
-    for call in history.calls:
-        result = results.get(call.id, results.get(items.wrapper_id(call.id), call.result))
-        calls.append(replace(call, result=result))
-    return replace(history, calls=tuple(calls))
+def _answered_in(request: Request, calls: Sequence[PastCall]) -> list[PastCall]:
+    """Those of the calls that the request's input answers."""
+    answered = {items.answered_id(item) for item in requests.input_items(request.body)}
+    return [call for call in calls if answered & {call.id, items.wrapper_id(call.id)}]
 
 
 def _dump(history: History) -> Json:
-    """A history as it is kept: its latest calls, and that they had a result rather than which."""
+    """A history as it is kept: its latest calls, each with as much of its result as tells it apart."""
     calls: list[list[Any]] = []
     room = _MAX_CALL_CHARS
     for call in reversed(history.calls[-_MAX_CALLS:]):
         room -= len(call.arguments_json)
         if room < 0:
             break
-        result = None if call.result is None else ""
-        calls.append([call.id, call.name, call.arguments_json, result, call.turn])
+        kept = [call.id, call.name, call.arguments_json, brief(call.result), call.turn]
+        calls.append([*kept, call.failed, call.partial])
     return {
         "calls": calls[::-1],
         "query": history.query[:_MAX_TEXT_CHARS],

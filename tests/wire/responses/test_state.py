@@ -92,7 +92,10 @@ def test_calls_that_the_client_never_saw_are_answered() -> None:
     _, kept = keep(read(), [turn("r1", call("a", "drop"), call("b"))], denied=["a"])
     after = restored(kept, previous_response_id="r1", input=[output("b")])
     assert after.body["input"] == [output("a", DENIED), output("b")]
-    assert [(c.id, c.name, c.result) for c in after.history.calls] == [("a", "drop", ""), ("b", "f", "fine")]
+    assert [(c.id, c.name, c.result) for c in after.history.calls] == [
+        ("a", "drop", DENIED),
+        ("b", "f", "fine"),
+    ]
     assert [(r.call_id, r.tool) for r in after.results] == [("a", "drop"), ("b", "f")]
     assert after.history.fresh == {"a", "b"}
 
