@@ -1,0 +1,45 @@
+"""The guide to gates says what they do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import orjson
+import yaml
+
+from proxy.config import Settings
+from proxy.gates.results import MAX_POLICY_CHARS
+from proxy.gates.shaping import shaped, shortened
+from proxy.tools import ToolSpec
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "gates.md").read_text(encoding="utf-8")
+SETTINGS, TOOL = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.+?)```", GUIDE, re.DOTALL))
+
+
+def test_the_examples_load() -> None:
+    results = Settings.model_validate(SETTINGS).results
+    assert results.redact == ("secrets",)
+    spec = ToolSpec.model_validate(TOOL).results
+    assert spec is not None
+    assert spec.shape_errors is False
+
+
+def test_what_it_says_of_the_defaults_is_so() -> None:
+    results = Settings().results
+    assert (results.max_bytes, results.shape_errors) == (SETTINGS["results"]["max_bytes"], True)
+    assert not results.redact
+    assert not results.patterns
+    assert f"first {MAX_POLICY_CHARS} characters" in GUIDE
+
+
+def test_the_error_is_the_one_that_is_written() -> None:
+    trace = "Traceback (most recent call last):\n  File \"a.py\", line 1, in f\nKeyError: 'u-7'"
+    (shown,) = re.findall(r'`(\{"error".+?\})`', GUIDE)
+    assert orjson.loads(shown) == orjson.loads(shaped(trace) or "")
+
+
+def test_the_mark_of_a_cut_is_the_one_that_is_written() -> None:
+    mark = re.search(r"`\[\.\.\. \d+ (.+?)\]`", GUIDE)
+    assert mark is not None
+    assert mark[1] in shortened("x" * 1000, 256)
