@@ -120,11 +120,13 @@ class Runs:
         return 0
 
     def _is_news(self, index: int) -> bool:
-        result = self._made[index].result
-        if result is None:
+        made = self._made[index]
+        if _failed(made):
+            return False
+        if made.result is None:
             return True  # what cannot be seen is not held against the model
         assert self._news is not None
-        return self._news[index] and not is_empty(result) and not _failed(self._made[index])
+        return self._news[index] and not is_empty(made.result)
 
     def _did_something(self, index: int) -> bool:
         made = self._made[index]

@@ -154,6 +154,18 @@ async def test_a_kept_result_is_shown_as_it_may_be_seen_now(protocol: str, strea
     assert [call["name"] for call in seen[0]["history"]["calls"]] == ["get_user"]
 
 
+@everywhere
+async def test_a_hint_is_remembered_in_the_next_request(protocol: str, stream: bool) -> None:
+    client = Client(protocol, stream, guards={"loop": {"max_identical": 1}})
+    rate = {"name": "get_rate", "arguments": {}, "id": "call_rate"}
+    third = {"calls": [{**AGAIN["calls"][0], "id": "call_u3"}]}
+    upstream = [ASK, {"calls": [*AGAIN["calls"], rate]}, third, told("call_u3", "nothing new", "This is it.")]
+    assert await client.ask(upstream) == "This is it."
+    assert client.ran == ["get_user", "get_rate"]
+    said = [verdict for _, verdict in client.verdicts()]
+    assert said == ["Allow", "Reask", "Allow", "Break"]
+
+
 class Down(MemoryStore):
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         raise Unavailable("the store is down")
