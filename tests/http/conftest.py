@@ -17,6 +17,7 @@ from openai import AsyncOpenAI
 from proxy.scripted import Script, ScriptedProvider
 from tests.http.harness import Callgate, scripted, start
 
+Before = Callable[..., Awaitable[Callgate]]
 Serve = Callable[..., Awaitable[Callgate]]
 
 
@@ -35,23 +36,31 @@ def _collected_here() -> Iterator[None]:
 
 
 @pytest.fixture
-async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
-    """Start a Callgate before a provider that plays turns (or scripts); settings by keyword."""
+async def before(tmp_path: Path) -> AsyncIterator[Before]:
+    """Start a Callgate before a provider of the test's own; settings by keyword."""
     running: list[Callgate] = []
+
+    async def before(provider: Any, **sections: Any) -> Callgate:
+        running.append(await start(provider, tmp_path / str(len(running)), **sections))
+        return running[-1]
+
+    yield before
+    for callgate in running:
+        await callgate.stop()
+    await _nothing_is_left()
+
+
+@pytest.fixture
+async def serve(before: Before) -> AsyncIterator[Serve]:
+    """Start a Callgate before a provider that plays turns (or scripts); settings by keyword."""
     async with AsyncExitStack() as stack:
 
-        async def serve(*turns: Mapping[str, Any] | Script, **sections: Any) -> Callgate:
+        async def serve(*turns: Any, **sections: Any) -> Callgate:
             scripts = [turn for turn in turns if isinstance(turn, Script)]
-            provider = await stack.enter_async_context(
-                ScriptedProvider(scripts or [scripted(*turns)])  # type: ignore[arg-type]
-            )
-            running.append(await start(provider, tmp_path / str(len(running)), **sections))
-            return running[-1]
+            provider = ScriptedProvider(scripts or [scripted(*turns)])
+            return await before(await stack.enter_async_context(provider), **sections)
 
         yield serve
-        for callgate in running:
-            await callgate.stop()
-    await _nothing_is_left()
 
 
 async def _nothing_is_left() -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from tests.http.conftest import Serve
-from tests.http.harness import DROP, GET, ask, dechunked, http, start
+from tests.http.conftest import Before, Serve
+from tests.http.harness import DROP, GET, ask, dechunked, http
 
 STALL = {"kind": "stall", "after_frames": 4}
 # What the provider does -> what the client has read of a stream when it goes away.
@@ -123,9 +122,9 @@ def _narrow_client(port: int) -> socket.socket:
     return client
 
 
-async def test_a_slow_reader_slows_the_provider_and_is_not_taken_for_a_silent_one(tmp_path: Path) -> None:
+async def test_a_slow_reader_slows_the_provider_and_is_not_taken_for_a_silent_one(before: Before) -> None:
     async with Firehose() as provider:
-        callgate = await start(provider, tmp_path, upstream={"idle_timeout_s": 0.1})
+        callgate = await before(provider, upstream={"idle_timeout_s": 0.1})
         with _narrow_client(callgate.port) as client:
             # Twice and more the idle timeout passes in here.
             taken = await provider.pause()
@@ -138,9 +137,9 @@ async def test_a_slow_reader_slows_the_provider_and_is_not_taken_for_a_silent_on
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such option")
-async def test_a_client_that_never_reads_is_left(tmp_path: Path) -> None:
+async def test_a_client_that_never_reads_is_left(before: Before) -> None:
     async with Firehose() as provider:
-        callgate = await start(provider, tmp_path, tune={"stalled_client_s": 0.3})
+        callgate = await before(provider, tune={"stalled_client_s": 0.3})
         with _narrow_client(callgate.port):
             await asyncio.wait_for(provider.left.wait(), 10)
         assert (await callgate.exchange())["outcome"] == "cancelled"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,8 +13,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from proxy.http.headers import for_client, for_upstream, is_sendable
-from tests.http.conftest import Serve
-from tests.http.harness import RawProvider, ask, http, post, start, talk
+from tests.http.conftest import Before, Serve
+from tests.http.harness import RawProvider, ask, http, post, talk
 
 JSON = "Content-Type: application/json"
 GOOD = orjson.dumps(
@@ -114,7 +113,7 @@ KEYS = (
     ],
 )
 async def test_with_a_key_of_its_own_no_key_of_a_client_goes_on(
-    tmp_path: Path, serve: Serve, upstream: Any, expected: Mapping[str, str]
+    serve: Serve, upstream: Any, expected: Mapping[str, str]
 ) -> None:
     environ = {"KEY": "sk-own", "OTHER": "Token sk-other"}
     callgate = await serve(
@@ -129,14 +128,13 @@ async def test_with_a_key_of_its_own_no_key_of_a_client_goes_on(
     assert sent["accept-encoding"] == ["identity"]
 
 
-async def test_a_providers_cookie_is_no_other_users(tmp_path: Path) -> None:
+async def test_a_providers_cookie_is_no_other_users(before: Before) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nSet-Cookie: __cf_bm=ada; Path=/\r\n"
     answer = head + b"Content-Length: %d\r\n\r\n" % len(GOOD) + GOOD
     async with RawProvider([answer], keep=True) as provider:
-        callgate = await start(provider, tmp_path)
+        callgate = await before(provider)
         first = await post(callgate.port, ask(), "Authorization: Bearer sk-ada")
         await post(callgate.port, ask(), "Authorization: Bearer sk-bob")
-        await callgate.stop()
     assert first.headers["set-cookie"] == "__cf_bm=ada; Path=/"
     assert b"cookie" not in provider.requests[1].lower()
 
@@ -165,15 +163,14 @@ ANSWERED = (
 
 @pytest.mark.parametrize("status", ["200 OK", "429 Too Many Requests"])
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "body"])
-async def test_what_the_client_is_sent(tmp_path: Path, stream: bool, status: str) -> None:
+async def test_what_the_client_is_sent(before: Before, stream: bool, status: str) -> None:
     body = b"data: " + GOOD.replace(b"message", b"delta") + b"\n\ndata: [DONE]\n\n" if stream else GOOD
     kind = "text/event-stream" if stream else "application/json"
     lines = (f"HTTP/1.1 {status}", f"Content-Type: {kind}", *ANSWERED, f"Content-Length: {len(body)}")
     answer = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
     async with RawProvider([answer]) as provider:
-        callgate = await start(provider, tmp_path)
+        callgate = await before(provider)
         got = await post(callgate.port, ask(stream=stream))
-        await callgate.stop()
     assert got.body == body
     live = stream and status.startswith("200")
     assert sorted(got.headers) == sorted(
@@ -194,13 +191,12 @@ async def test_what_the_client_is_sent(tmp_path: Path, stream: bool, status: str
     assert got.headers.get("content-length", str(len(body))) == str(len(body))
 
 
-async def test_the_client_goes_by_the_content_type_that_callgate_went_by(tmp_path: Path) -> None:
+async def test_the_client_goes_by_the_content_type_that_callgate_went_by(before: Before) -> None:
     lines = "Content-Type: application/json\r\nContent-Type: text/event-stream"
     answer = f"HTTP/1.1 200 OK\r\n{lines}\r\nContent-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD
     async with RawProvider([answer]) as provider:
-        callgate = await start(provider, tmp_path)
+        callgate = await before(provider)
         got = await post(callgate.port, ask())
-        await callgate.stop()
     assert got.raw.lower().count(b"content-type:") == 1
     assert got.headers["content-type"] == "application/json"
 

@@ -7,7 +7,6 @@ import socket
 import time
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -15,8 +14,8 @@ import orjson
 import pytest
 from openai import AsyncOpenAI
 
-from tests.http.conftest import Serve
-from tests.http.harness import DROP, GET, Callgate, RawAnswer, RawProvider, ask, post, scripted, start
+from tests.http.conftest import Before, Serve
+from tests.http.harness import DROP, GET, Callgate, RawAnswer, RawProvider, ask, post, scripted
 
 ClientOf = Callable[..., AsyncOpenAI]
 
@@ -108,7 +107,7 @@ async def test_an_error_status_goes_on_untouched(serve: Serve, status: int, stre
     assert through.headers["x-request-id"] == direct.headers["x-request-id"]
 
 
-async def test_a_provider_that_cannot_be_reached(tmp_path: Path, serve: Serve) -> None:
+async def test_a_provider_that_cannot_be_reached(serve: Serve) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     callgate = await serve({"text": "a"}, upstream={"base_url": f"http://127.0.0.1:{port}/v1"})
@@ -163,12 +162,11 @@ async def test_a_provider_that_falls_silent(serve: Serve, stream: bool) -> None:
 
 
 async def _through(
-    tmp_path: Path, *answers: bytes, keep: bool = False, requests: int = 1, **members: Any
+    before: Before, *answers: bytes, keep: bool = False, requests: int = 1, **members: Any
 ) -> tuple[list[RawAnswer], RawProvider]:
     async with RawProvider(answers, keep) as provider:
-        callgate: Callgate = await start(provider, tmp_path)
+        callgate: Callgate = await before(provider)
         got = [await post(callgate.port, ask(**members)) for _ in range(requests)]
-        await callgate.stop()
     return got, provider
 
 
@@ -227,9 +225,9 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_what_is_no_answer_is_refused_in_openais_shape(tmp_path: Path, case: str) -> None:
+async def test_what_is_no_answer_is_refused_in_openais_shape(before: Before, case: str) -> None:
     raw, code = REFUSED[case]
-    (answer,), provider = await _through(tmp_path, raw)
+    (answer,), provider = await _through(before, raw)
     assert answer.status == 502
     assert answer.error["code"].startswith(code)
     assert answer.error["type"] == "server_error"
@@ -237,43 +235,41 @@ async def test_what_is_no_answer_is_refused_in_openais_shape(tmp_path: Path, cas
     assert len(provider.requests) == 1
 
 
-async def test_a_kept_connection_that_the_provider_closes_is_not_asked_twice(tmp_path: Path) -> None:
+async def test_a_kept_connection_that_the_provider_closes_is_not_asked_twice(before: Before) -> None:
     """It closes as it reads the second request: whether it acted on it cannot be known."""
     async with RawProvider([answered(GOOD, JSON), b"", answered(GOOD, JSON)], True, 2) as provider:
-        callgate = await start(provider, tmp_path)
+        callgate = await before(provider)
         answers = [await post(callgate.port, ask()) for _ in range(3)]
-        await callgate.stop()
     assert [answer.status for answer in answers] == [200, 502, 200]
     assert answers[1].error["code"] == "upstream_broken"
     assert "not sent again" in answers[1].error["message"]
     assert len(provider.requests) == 3
 
 
-async def test_a_connection_that_was_closed_before_is_not_used(tmp_path: Path) -> None:
-    answers, provider = await _through(tmp_path, answered(GOOD, JSON), requests=3)
+async def test_a_connection_that_was_closed_before_is_not_used(before: Before) -> None:
+    answers, provider = await _through(before, answered(GOOD, JSON), requests=3)
     assert [answer.status for answer in answers] == [200, 200, 200]
     assert provider.connections == 3
 
 
-async def test_bytes_behind_an_answer_are_nobodys_answer(tmp_path: Path) -> None:
+async def test_bytes_behind_an_answer_are_nobodys_answer(before: Before) -> None:
     smuggled = answered(GOOD.replace(b'"a"', b'"smuggled"'), JSON)
     (first, second), provider = await _through(
-        tmp_path, answered(GOOD, JSON) + smuggled, answered(GOOD, JSON), keep=True, requests=2
+        before, answered(GOOD, JSON) + smuggled, answered(GOOD, JSON), keep=True, requests=2
     )
     assert first.body == second.body == GOOD
     assert provider.connections == 2, "the connection was not used again"
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "body"])
-async def test_a_bomb_is_refused_within_bounds(tmp_path: Path, stream: bool) -> None:
+async def test_a_bomb_is_refused_within_bounds(before: Before, stream: bool) -> None:
     kind = "text/event-stream" if stream else "application/json"
     packer = zlib.compressobj(9, wbits=31)
     bomb = packer.compress(b'data: {"x":"') + b"".join(packer.compress(b" " * 2**20) for _ in range(64))
     raw = answered(bomb + packer.flush(), f"Content-Type: {kind}", "Content-Encoding: gzip")
     limits = {"max_response_bytes": 2**20, "max_event_bytes": 2**20}
     async with RawProvider([raw]) as provider:
-        callgate = await start(provider, tmp_path, limits=limits)
+        callgate = await before(provider, limits=limits)
         answer = await post(callgate.port, ask(stream=stream))
-        await callgate.stop()
     assert b"larger than limits.max_" in answer.body
     assert len(answer.raw) < 4096
