@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from math import ceil
 from pathlib import Path
 
 from aiohttp import web
@@ -21,7 +22,7 @@ from proxy import __version__
 from proxy.approvals import Approvals
 from proxy.config import ConfigFault, Settings
 from proxy.config.identities import Anonymous, ApiKeys, Header, Jwt, Passthrough, Recogniser
-from proxy.config.sections import GuardSettings
+from proxy.config.sections import CallLimits, GuardSettings, RequestLimits
 from proxy.config.upstreams import Upstream as UpstreamSettings
 from proxy.config.values import SecretRef
 from proxy.engines.patterns import LinearPatterns
@@ -33,9 +34,13 @@ from proxy.gates.results import ResultsGate
 from proxy.gates.tools import ToolsGate
 from proxy.guards.base import Gate, Guard, Situation
 from proxy.guards.cache import CacheGuard
+from proxy.guards.limits import LimitsGuard
 from proxy.guards.loop import LoopGuard
+from proxy.guards.meter import LimitsMeter
 from proxy.guards.policy import PolicyGuard
+from proxy.guards.prices import Price, Prices
 from proxy.guards.schema import SchemaGuard
+from proxy.guards.windows import WINDOWS, Limit, Unit
 from proxy.http import identity as identities
 from proxy.http.admin import admin_app
 from proxy.http.downstream import Proxy
@@ -62,7 +67,9 @@ _CACHE_BYTES = 64 * 2**20
 CODECS = {codec.protocol: codec for codec in (ChatCodec(), MessagesCodec(), ResponsesCodec())}
 
 
-def guards(settings: Settings, engine: RegorusEngine, cache: CacheGuard | None) -> tuple[Watched, ...]:
+def guards(
+    settings: Settings, engine: RegorusEngine, limits: LimitsGuard | None, cache: CacheGuard | None
+) -> tuple[Watched, ...]:
     """The guards in the order in which they judge a call."""
     loop, schema, policy = settings.guards.loop, settings.guards.schema_, settings.guards.policy
     return (
@@ -79,9 +86,58 @@ def guards(settings: Settings, engine: RegorusEngine, cache: CacheGuard | None) 
         ),
         # Who may do this, here, now.
         _watched(PolicyGuard(engine), policy),
+        # What was refused uses nothing up; what the cache answers is a use.
+        *([_watched(limits, settings.guards.limits)] if limits is not None else []),
         # Last: nothing is answered that was not allowed.
         *([_watched(cache, settings.guards.cache)] if cache is not None else []),
     )
+
+
+def limits_guard(
+    settings: Settings, registry: Registry, store: MemoryStore | RedisStore
+) -> LimitsGuard | None:
+    """The limits on calls; None where there are none."""
+    limits = settings.guards.limits
+    tools = {glob: _limits(section, ("calls",)) for glob, section in limits.tools.items()}
+    principal, tenant = _limits(limits, ("calls",)), _limits(limits.tenant, ("calls",))
+    described = any(spec.limits is not None for spec in registry.specs.values())
+    if not (principal or tenant or described or any(tools.values())):
+        return None
+    return LimitsGuard(store, principal, tenant, tools)
+
+
+def meter(settings: Settings, prices: Prices, store: MemoryStore | RedisStore) -> LimitsMeter | None:
+    """The limits on requests; None where there are none."""
+    limits = settings.guards.limits
+    units: Sequence[Unit] = ("requests", "tokens", "micro_usd")
+    models = {glob: _limits(section, units) for glob, section in limits.models.items()}
+    principal, tenant = _limits(limits, units), _limits(limits.tenant, units)
+    if not (principal or tenant or any(models.values())):
+        return None
+    return LimitsMeter(
+        store,
+        prices.cost_usd,
+        principal=principal,
+        tenant=tenant,
+        models=models,
+        output_tokens=limits.output_tokens,
+        unknown_price=limits.unknown_price == "allow",
+        enforce=limits.mode == "enforce",
+        fail_open=limits.on_error == "allow",
+    )
+
+
+def _limits(section: CallLimits | RequestLimits, units: Sequence[Unit]) -> tuple[Limit, ...]:
+    """What a section says of these units."""
+    spelled = {"calls": "per", "requests": "requests_per", "tokens": "tokens_per", "micro_usd": "usd_per"}
+    said = section.model_dump()
+    found = []
+    for unit in units:
+        for window in WINDOWS:
+            amount = said.get(f"{spelled[unit]}_{window}")
+            if amount is not None:
+                found.append(Limit(unit, ceil(amount * 1e6) if unit == "micro_usd" else amount, window))
+    return tuple(found)
 
 
 def cache_guard(
@@ -294,7 +350,12 @@ def _assemble(
     limits = settings.limits
     results = results_gate(settings, engine, LinearPatterns(), sink)
     cache = cache_guard(settings, store, results)
-    watched = guards(settings, engine, cache)
+    own_prices = {
+        glob: Price(price.input_usd_per_mtok, price.output_usd_per_mtok)
+        for glob, price in settings.guards.limits.prices.items()
+    }
+    prices = Prices(own_prices)
+    watched = guards(settings, engine, limits_guard(settings, registry, store), cache)
     core = Core(
         upstream=(upstream := HttpUpstream(endpoints)),
         pipeline=Pipeline(
@@ -310,6 +371,8 @@ def _assemble(
         registry=lambda: registry,
         gates=gates(engine, results),
         learners=(cache,) if cache is not None else (),
+        meter=meter(settings, prices, store),
+        cost_usd=prices.cost_usd,
         approvals=Approvals(
             store,
             settings.approvals.accept,
@@ -373,11 +436,6 @@ def _not_yet(settings: Settings) -> list[str]:
     faults = []
     if settings.policies.engine == "opa":
         faults.append("policies.engine: opa is not served by this version yet (use embedded)")
-    limits = settings.guards.limits
-    if any(
-        getattr(limits, name) is not None for name in set(type(limits).model_fields) - {"mode", "on_error"}
-    ):
-        faults.append("guards.limits: limits are not kept by this version yet (leave them out)")
     return faults
 
 

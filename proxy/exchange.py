@@ -466,7 +466,9 @@ def _outcome(asked: Request, turn: Turn, rulings: Sequence[Ruling], finishing: b
 
 def _estimate(asked: bytes, turn: Turn) -> Usage:
     """A turn's tokens where the provider does not say: about one in four characters."""
-    said = len(turn.text) + sum(len(call.name) + len(call.arguments_json) for call in turn.calls)
+    said = len(turn.text) * max(turn.choices, 1) + sum(
+        len(call.name) + len(call.arguments_json) for call in turn.calls
+    )
     return Usage(len(asked) // 4 + 1, said // 4 + 1)
 
 

@@ -44,7 +44,8 @@ class Journal:
     def take_usage(self, usage: Usage | None, estimate: Usage = _NOTHING) -> None:
         """Add the tokens of a round that was read to its end."""
         self.broken_off = False
-        self.spent += estimate if usage is None else usage
+        # Some providers say zero where they did not count.
+        self.spent += usage if usage is not None and usage != _NOTHING else estimate
         if usage is not None:
             self.usage = usage if self.usage is None else self.usage + usage
 

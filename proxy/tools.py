@@ -22,6 +22,15 @@ class CacheRule(BaseModel):
     tags: tuple[str, ...] = ()
 
 
+class CallLimits(BaseModel):
+    """How often one principal may call the tool."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    per_minute: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    per_hour: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    per_day: int | None = Field(default=None, ge=1, le=1_000_000_000)
+
+
 class ConfirmRule(BaseModel):
     """How the question before a call is worded."""
 
@@ -68,7 +77,7 @@ class ToolSpec(BaseModel):
     """Parameter -> path into the policy data that lists its known values."""
     cache: CacheRule | None = None
     invalidates: tuple[str, ...] = ()
-    limits: dict[str, Any] = Field(default_factory=dict)
+    limits: CallLimits | None = None
     confirm: ConfirmRule | None = None
     results: ResultRule | None = None
     status: str = ""

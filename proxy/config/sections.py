@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,8 @@ from proxy.config.values import (
 from proxy.stores.redis_url import parse_url
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Tokens = Annotated[int, Field(ge=1, le=10**15)]
+Usd = Annotated[float, Field(gt=0, le=1e9)]
 
 
 class Listen(Section):
@@ -127,19 +130,68 @@ class PolicyGuard(GuardSettings):
     """Seconds for one decision."""
 
 
-class LimitsGuard(GuardSettings):
-    """What one principal may use. A limit that is not written is none."""
+class CallLimits(Section):
+    """How often tools may be called. A limit that is not written is none."""
 
     per_minute: Count | None = None
-    """Calls a minute."""
+    """Calls of tools a minute."""
     per_hour: Count | None = None
-    """Calls an hour."""
+    """Calls of tools an hour."""
     per_day: Count | None = None
-    """Calls a day."""
-    tokens_per_day: Annotated[int, Field(ge=1, le=10**15)] | None = None
-    """Tokens of the model, in and out, a day."""
-    usd_per_day: Annotated[float, Field(gt=0, le=1e9)] | None = None
-    """US dollars a day, by the provider's list price."""
+    """Calls of tools a day."""
+
+
+class RequestLimits(Section):
+    """How much may be asked of models. A limit that is not written is none."""
+
+    requests_per_minute: Count | None = None
+    """Requests a minute."""
+    requests_per_hour: Count | None = None
+    """Requests an hour."""
+    requests_per_day: Count | None = None
+    """Requests a day."""
+    tokens_per_minute: Tokens | None = None
+    """Tokens, in and out, a minute."""
+    tokens_per_hour: Tokens | None = None
+    """Tokens, in and out, an hour."""
+    tokens_per_day: Tokens | None = None
+    """Tokens, in and out, a day."""
+    usd_per_minute: Usd | None = None
+    """US dollars a minute."""
+    usd_per_hour: Usd | None = None
+    """US dollars an hour."""
+    usd_per_day: Usd | None = None
+    """US dollars a day."""
+
+
+class AllLimits(RequestLimits, CallLimits):
+    """How often tools may be called, and how much may be asked of models."""
+
+
+class Price(Section):
+    """What tokens cost."""
+
+    input_usd_per_mtok: Annotated[float, Field(ge=0, le=1e6)]
+    """US dollars for a million tokens in."""
+    output_usd_per_mtok: Annotated[float, Field(ge=0, le=1e6)]
+    """US dollars for a million tokens out."""
+
+
+class LimitsGuard(AllLimits, GuardSettings):
+    """What each principal may use, and all of them together. A limit that is not written is none."""
+
+    tools: Mapping[str, CallLimits] = {}
+    """For each principal, by tool: `{"delete_*": {per_day: 5}}`. Tools that one glob names count as one."""
+    tenant: AllLimits = AllLimits()
+    """For each tenant: all its principals together. Principals without a tenant share one."""
+    models: Mapping[str, RequestLimits] = {}
+    """For everyone together, by model: `{"gpt-*": {tokens_per_minute: 100000}}`."""
+    output_tokens: Annotated[int, Field(ge=1, le=10_000_000)] = 4_096
+    """Tokens to reserve for an answer whose length the request does not bound."""
+    prices: Mapping[str, Price] = {}
+    """By model, before list prices: `{"my-*": {input_usd_per_mtok: 1, output_usd_per_mtok: 4}}`."""
+    unknown_price: Literal["refuse", "allow"] = "refuse"
+    """A model without a price, where a limit in US dollars holds; `allow` does not count it there."""
 
 
 class CacheGuard(GuardSettings):

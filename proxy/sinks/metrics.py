@@ -20,6 +20,7 @@ OTHER = "other"
 _MAX_NAME_CHARS = 128
 _GUARD_SECONDS = (10e-6, 30e-6, 100e-6, 300e-6, 1e-3, 3e-3, 10e-3, 30e-3, 0.1, 0.3, 1.0, 3.0)
 _EXCHANGE_SECONDS = (1e-3, 5e-3, 10e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_MAX_USD = 1e9
 _ROUNDS = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0)
 
 
@@ -38,12 +39,12 @@ class _Names(dict[str, str]):
         return name
 
 
-class _Counts(dict[tuple[str, ...], int]):
+class _Counts(dict[tuple[str, ...], float]):
     def __init__(self, name: str, documentation: str, labels: Sequence[str] = ()) -> None:
         super().__init__()
         self._name, self._documentation, self._labels = name, documentation, labels
 
-    def __missing__(self, labels: tuple[str, ...]) -> int:
+    def __missing__(self, labels: tuple[str, ...]) -> float:
         return 0
 
     def family(self) -> Metric:
@@ -112,6 +113,9 @@ class MetricsSink(Collector):
             "callgate_exchange_seconds", "Time of one client request.", _EXCHANGE_SECONDS, ("component",)
         )
         self._tokens = _Counts("callgate_tokens", "Tokens, as providers count them.", ("model", "direction"))
+        self._cost_usd = _Counts(
+            "callgate_cost_usd", "What tokens cost, by list price or the operator's.", ("model",)
+        )
         self._restored = _Counts("callgate_restored_calls", "Calls settled earlier and put back.")
         self._tickets = _Counts("callgate_tickets", "Steps of turns held for a person.", ("event", "by"))
         self._results = _Counts("callgate_results", "Tool results seen on their way.", ("tool", "effect"))
@@ -130,6 +134,7 @@ class MetricsSink(Collector):
         yield self._rounds.family()
         yield self._seconds.family()
         yield self._tokens.family()
+        yield self._cost_usd.family()
         yield self._restored.family()
         yield self._tickets.family()
         yield self._results.family()
@@ -159,6 +164,8 @@ class MetricsSink(Collector):
             self._seconds.observe((component,), seconds)
         self._count_tokens(record.model, "input", record.input_tokens)
         self._count_tokens(record.model, "output", record.output_tokens)
+        if record.cost_usd is not None and 0 < record.cost_usd <= _MAX_USD:
+            self._cost_usd[self._models[record.model],] += record.cost_usd
         if record.restored:
             self._restored[()] += record.restored
 

@@ -67,6 +67,9 @@ def _rows(path: str, node: Node, defs: Node) -> Iterator[Row]:
             _default(path, default),
             description or node.get("description", ""),
         )
+    each = _resolved(node.get("additionalProperties") or {}, defs)
+    if "properties" in each:
+        yield from _rows(f"{path}.*", each, defs)
 
 
 def _resolved(node: Node, defs: Node) -> Node:

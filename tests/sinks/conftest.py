@@ -55,6 +55,7 @@ def make_exchange(**changes: Any) -> ExchangeRecord:
         "calls": 1,
         "input_tokens": 812,
         "output_tokens": 64,
+        "cost_usd": 0.25,
         "latency_s": {"total": 1.25, "upstream": 1.1, "judging": 0.0002, "first_byte": 0.4},
         "decisions": ("d1",),
     }

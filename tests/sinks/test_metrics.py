@@ -72,6 +72,7 @@ def test_an_exchange_is_counted(exchange) -> None:
     assert metrics['callgate_exchange_seconds_count{component="first_byte"}'] == 2
     assert metrics['callgate_tokens_total{model="gpt-4o",direction="input"}'] == 1624
     assert metrics['callgate_tokens_total{model="gpt-4o",direction="output"}'] == 128
+    assert metrics['callgate_cost_usd_total{model="gpt-4o"}'] == 0.5
     assert metrics["callgate_restored_calls_total"] == 2
 
 
@@ -85,6 +86,12 @@ def test_longer_than_every_bucket_is_still_counted(exchange) -> None:
 def test_token_counts_that_no_counter_can_hold_are_left_out(exchange, tokens: int | None) -> None:
     metrics = Metrics().fold(exchange(input_tokens=tokens), exchange())
     assert metrics['callgate_tokens_total{model="gpt-4o",direction="input"}'] == 812
+
+
+@pytest.mark.parametrize("cost_usd", [None, 0.0, -1.0, float("nan"), float("inf")])
+def test_costs_that_no_counter_can_hold_are_left_out(exchange, cost_usd: float | None) -> None:
+    metrics = Metrics().fold(exchange(cost_usd=cost_usd), exchange())
+    assert metrics['callgate_cost_usd_total{model="gpt-4o"}'] == 0.25
 
 
 names = st.text(st.characters(exclude_categories=()), max_size=5)
