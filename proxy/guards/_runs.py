@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 from rapidfuzz import fuzz, process
@@ -22,8 +23,7 @@ _MAX_CANONICAL_CHARS = 65_536
 _COMPARED_CHARS = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """What is counted against the bounds, the call that is judged included."""
 
     calls: int
@@ -67,6 +67,7 @@ class Runs:
             places, texts = self._of_tool.setdefault(made.name, ([], []))
             places.append(index)
             texts.append(made.text[:_COMPARED_CHARS])
+        self._hints = [index for index, made in enumerate(self._made) if _is_hint(made)]
         self._registry, self._similarity = situation.registry, similarity * 100
         self._calls, self._max_calls = len(past), max_calls
         self._older = len(past) - len(recent)
@@ -88,8 +89,8 @@ class Runs:
             calls=self._calls + self._judged + 1,
             identical=1 + self._batch.get((name, text), 0) + sum(self._made[i].text == text for i in like),
             similar=1 + len(like),
-            hinted=any(made.name == name and _is_hint(made) for made in self._made[start:]),
-            told_to_end=any(_is_hint(made) for made in self._made[max(self._max_calls - self._older, 0) :]),
+            hinted=any(at >= start and self._made[at].name == name for at in self._hints),
+            told_to_end=any(at + self._older >= self._max_calls for at in self._hints),
         )
         if not self._alternatives:
             self._judged += 1

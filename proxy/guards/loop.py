@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 from proxy.guards._naming import quoted
@@ -38,7 +37,7 @@ class LoopGuard:
         """Allow, Reask with a hint, or Break."""
 
         async def count() -> dict[str, Any]:
-            return asdict(self._runs(ctx.situation).count(call))
+            return self._runs(ctx.situation).count(call)._asdict()
 
         seen = await ctx.fact("loop", count)
         if _is_approved(call, ctx.situation):
