@@ -193,7 +193,7 @@ def _tools(response: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _settled(ruling: Ruling) -> ToolResult:
-    if isinstance(ruling.verdict, Refusal):
+    if ruling.effect is not Effect.HOLD:
         return ruling.result()
     waiting = Refusal(type="waiting", reasons=("It waits for a person's confirmation.",))
     return ToolResult(ruling.call.id, waiting.content())

@@ -23,13 +23,13 @@ def event(wire: Mapping[str, Any]) -> bytes:
 
 
 def message(id: str, text: str) -> Json:
-    """A message of the assistant's."""
+    """A message of the assistant's; without text it has no part, which clients would take for an answer."""
     return {
         "id": id,
         "type": "message",
         "status": "completed",
         "role": "assistant",
-        "content": [_part(text)],
+        "content": [_part(text)] if text else [],
     }
 
 
