@@ -12,6 +12,7 @@ import aiohttp
 import orjson
 import pytest
 
+from proxy.http.upstream import HttpReply
 from tests.http.conftest import Before, Serve
 from tests.http.harness import RawAnswer, RawProvider, http, talk
 
@@ -189,6 +190,21 @@ async def test_a_cut_answer_does_not_look_whole(before: Before, case: str) -> No
         async with session.get(callgate.url + "/models") as answer:
             with pytest.raises(aiohttp.ClientPayloadError):
                 await answer.read()
+
+
+async def test_nothing_follows_an_answer_that_failed_here(
+    before: Before, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(self: HttpReply) -> AsyncIterator[bytes]:
+        yield b"hello"
+        raise RuntimeError("a defect of Callgate's own")
+
+    monkeypatch.setattr(HttpReply, "chunks", failing)
+    async with RawProvider([ANSWERS["plain"][0]]) as provider:
+        callgate = await before(provider)
+        raw = await talk(callgate.port, http("GET", "/v1/models"))
+        assert raw.count(b"HTTP/1.1 ") == 1
+        assert raw.endswith(b"hello")
 
 
 async def test_a_client_that_goes_away_stops_the_provider(before: Before) -> None:
