@@ -131,8 +131,9 @@ def test_each_kind_is_answered_in_its_own_words(name: str) -> None:
     assert request.history.calls == ()
     (past,) = asked.history.calls
     assert (past.name, past.result is not None) == (KINDS[name][1], True)
-    (result,) = asked.results
-    assert result.tool == KINDS[name][1]
+    if name not in ("tool search", "MCP approval"):  # these tell nothing of a tool
+        (result,) = asked.results
+        assert result.tool == KINDS[name][1]
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "body"])
