@@ -279,7 +279,7 @@ def _remembered(request: Request) -> Iterator[PastResult]:
 def _changed(request: Request, contents: dict[str, str]) -> Request:
     changed: Request = request.reader.with_results(request, contents)
     now = {result.key: result.content for result in changed.results}
-    # Whatever the codec makes of it, what was taken out is not sent.
-    if any(now.get(key) != content for key, content in contents.items()):
+    # Whatever the codec makes of it, what was taken out is not sent; a picture gives way to an empty one.
+    if any(now.get(key) not in (content, "") for key, content in contents.items()):
         raise Refused(403, "result_not_changeable", "A tool result may not be sent as it is in this request.")
     return changed

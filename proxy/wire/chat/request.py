@@ -8,6 +8,7 @@ from typing import Any
 
 from proxy.model import Fault, History, OfferedTool, PastCall, PastResult, Request, ToolResult, loads
 from proxy.wire.codec import BadRequest, holds_more
+from proxy.wire.results import said
 from proxy.wire.writing import write_request
 
 
@@ -158,10 +159,10 @@ def tool_results(body: Mapping[str, Any]) -> list[PastResult]:
         if key is None:
             tools |= {id: name for id, name, _ in _calls_of(message)}
         elif message["role"] == "function":
-            results.append(PastResult(key, "", str(message.get("name")), text_of(message.get("content"))))
+            results.append(PastResult(key, "", str(message.get("name")), said(message.get("content"))))
         else:
             id = str(message.get("tool_call_id"))
-            results.append(PastResult(key, id, tools.get(id, ""), text_of(message.get("content"))))
+            results.append(PastResult(key, id, tools.get(id, ""), said(message.get("content"))))
     return results
 
 

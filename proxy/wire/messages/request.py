@@ -10,6 +10,7 @@ from typing import Any
 from proxy.model import Fault, History, PastCall, PastResult, Request, ToolResult, dumps, loads
 from proxy.wire.codec import BadRequest, holds_more
 from proxy.wire.messages.blocks import CALL
+from proxy.wire.results import said
 from proxy.wire.writing import write_json
 
 # How the contents of a refusal begin (``Refusal.content``): providers are told that such a call failed.
@@ -214,7 +215,7 @@ def tool_results(body: Mapping[str, Any]) -> list[PastResult]:
             tools[str(block.get("id"))] = _full_name(block)
         else:
             id = str(block.get("tool_use_id"))
-            results.append(PastResult(key, id, tools.get(id, ""), text_of(block.get("content"))))
+            results.append(PastResult(key, id, tools.get(id, ""), said(block.get("content"))))
     return results
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from proxy.model import CallKind, ToolCall, dumps, loads
 from proxy.wire.codec import MalformedTurn
+from proxy.wire.results import said
 from proxy.wire.writing import is_exact, is_unicode, write_json
 
 Json = dict[str, Any]
@@ -285,7 +286,8 @@ def result_text(item: Mapping[str, Any]) -> str:
     """The text of an input item that answers a call."""
     if item.get("type") == "mcp_approval_response":
         return "approved" if item.get("approve") is True else f"declined {text_of(item.get('reason'))}"
-    return text_of(item.get("output"))
+    output = item.get("output")
+    return text_of(output) if item.get("type") == "shell_call_output" else said(output)
 
 
 def is_failed(item: Mapping[str, Any]) -> bool:
@@ -305,12 +307,19 @@ def is_partial(item: Mapping[str, Any]) -> bool:
     return any(not isinstance(p, dict) or not (p.keys() & {"text", "stdout"}) for p in parts)
 
 
+def _outcome(item: Mapping[str, Any]) -> Any:
+    """How the last of a shell call's commands ended."""
+    output = item.get("output")
+    parts = [part for part in output if isinstance(part, dict)] if isinstance(output, list) else []
+    told = [part["outcome"] for part in parts if isinstance(part.get("outcome"), dict)]
+    return told[-1] if told else {"type": "exit", "exit_code": 0}
+
+
 def with_result(item: Json, text: str) -> Json:
     """A result with other text, in the shape of its kind."""
     match item.get("type"):
         case "shell_call_output":
-            said = {"stdout": text, "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}
-            return {**item, "output": [said]}
+            return {**item, "output": [{"stdout": text, "stderr": "", "outcome": _outcome(item)}]}
         case "computer_call_output":
             return {**item, "output": {"type": "computer_screenshot", "image_url": _BLANK_IMAGE}}
         case "mcp_approval_response":

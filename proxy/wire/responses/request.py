@@ -10,7 +10,7 @@ from proxy.model import Fault, History, PastCall, PastResult, Request, ToolResul
 from proxy.wire.codec import BadRequest, MalformedTurn
 from proxy.wire.responses import items
 from proxy.wire.responses.items import Json
-from proxy.wire.writing import write_json
+from proxy.wire.writing import write_request
 
 
 def read_body(raw: bytes) -> Json:
@@ -81,7 +81,7 @@ def input_items(body: Mapping[str, Any]) -> list[Json]:
 def changed(request: Request, **keys: Any) -> Request:
     """The request with other values for some of its keys; the order of the rest is kept."""
     body = {**request.body, **keys}
-    return replace(request, body=body, raw=write_json(body))
+    return replace(request, body=body, raw=write_request(body))
 
 
 # -- history -------------------------------------------------------------------------------------
@@ -134,6 +134,10 @@ def past_calls(item: Json) -> Iterator[PastCall]:
         yield PastCall(call.id, call.name, call.arguments_json, None, 0)
 
 
+# Answers that tell the model nothing of a tool: a person's word, and tools, which are governed as such.
+_NOT_TOLD = ("mcp_approval_response", *TOOL_CARRIERS)
+
+
 def tool_results(body: Mapping[str, Any], pending: Sequence[PastCall] = ()) -> list[PastResult]:
     """Every result in the input, those of ``pending`` calls too."""
     given = input_items(body)
@@ -141,7 +145,7 @@ def tool_results(body: Mapping[str, Any], pending: Sequence[PastCall] = ()) -> l
     tools = {items.call_id(item): call.name for item in given for call in past_calls(item)}
     found: list[PastResult] = []
     for position, item in enumerate(given):
-        if id := items.answered_id(item):
+        if (id := items.answered_id(item)) and item.get("type") not in _NOT_TOLD:
             tool = tools.get(id) or names.get(id, "")
             found.append(PastResult(str(position), id, tool, items.result_text(item)))
         elif item.get("type") == "mcp_call" and item.get("output") is not None:
