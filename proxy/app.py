@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import ssl
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -94,7 +95,10 @@ def guards(
 
 
 def limits_guard(
-    settings: Settings, registry: Registry, store: MemoryStore | RedisStore
+    settings: Settings,
+    registry: Registry,
+    store: MemoryStore | RedisStore,
+    clock: Callable[[], float] = time.time,
 ) -> LimitsGuard | None:
     """The limits on calls; None where there are none."""
     limits = settings.guards.limits
@@ -103,10 +107,15 @@ def limits_guard(
     described = any(spec.limits is not None for spec in registry.specs.values())
     if not (principal or tenant or described or any(tools.values())):
         return None
-    return LimitsGuard(store, principal, tenant, tools)
+    return LimitsGuard(store, principal, tenant, tools, clock)
 
 
-def meter(settings: Settings, prices: Prices, store: MemoryStore | RedisStore) -> LimitsMeter | None:
+def meter(
+    settings: Settings,
+    prices: Prices,
+    store: MemoryStore | RedisStore,
+    clock: Callable[[], float] = time.time,
+) -> LimitsMeter | None:
     """The limits on requests; None where there are none."""
     limits = settings.guards.limits
     units: Sequence[Unit] = ("requests", "tokens", "micro_usd")
@@ -124,6 +133,17 @@ def meter(settings: Settings, prices: Prices, store: MemoryStore | RedisStore) -
         unknown_price=limits.unknown_price == "allow",
         enforce=limits.mode == "enforce",
         fail_open=limits.on_error == "allow",
+        clock=clock,
+    )
+
+
+def priced(settings: Settings) -> Prices:
+    """What tokens cost: the operator's prices before the providers' list prices."""
+    return Prices(
+        {
+            glob: Price(price.input_usd_per_mtok, price.output_usd_per_mtok)
+            for glob, price in settings.guards.limits.prices.items()
+        }
     )
 
 
@@ -350,11 +370,7 @@ def _assemble(
     limits = settings.limits
     results = results_gate(settings, engine, LinearPatterns(), sink)
     cache = cache_guard(settings, store, results)
-    own_prices = {
-        glob: Price(price.input_usd_per_mtok, price.output_usd_per_mtok)
-        for glob, price in settings.guards.limits.prices.items()
-    }
-    prices = Prices(own_prices)
+    prices = priced(settings)
     watched = guards(settings, engine, limits_guard(settings, registry, store), cache)
     core = Core(
         upstream=(upstream := HttpUpstream(endpoints)),

@@ -107,7 +107,7 @@ class Windows:
 
 def _key(use: Use, now: float) -> str:
     # Names come from clients and operators: a digest has one length, and no two scopes share a spelling.
-    whose = hashlib.sha256("\0".join(use.scope).encode(errors="surrogatepass")).hexdigest()[:32]
+    whose = hashlib.sha256(repr(use.scope).encode()).hexdigest()[:32]
     limit = use.limit
     return f"limits:{limit.unit}:{limit.window}:{int(now // WINDOWS[limit.window])}:{whose}"
 

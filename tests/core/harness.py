@@ -14,7 +14,9 @@ from typing import Any
 
 import orjson
 
+from proxy.app import limits_guard, meter, priced
 from proxy.approvals import Approvals
+from proxy.config import Settings
 from proxy.engines.patterns import LinearPatterns
 from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
@@ -205,6 +207,8 @@ class World:
     max_rounds: int = 3
     caps: Caps = field(default_factory=Caps)
     approvals: dict[str, Any] = field(default_factory=dict)
+    now: float = 1_800_000_036.0
+    """The time that limits go by, in seconds."""
 
 
 def engine_of(case: Mapping[str, Any]) -> Any:
@@ -246,11 +250,15 @@ async def run(
         return result.content if inspected.content is None else inspected.content
 
     kept = CacheGuard(world.results, world.max_rounds, shown=shown, clock=lambda: 0.0)
+    limits = Settings.model_validate({"guards": {"limits": case.get("limits", {})}})
+    prices = priced(limits)
+    counted = limits_guard(limits, registry, world.store, lambda: world.now)
     pipeline = Pipeline(
         (
             Watched(LoopGuard(**guards.get("loop", {}))),
             Watched(SchemaGuard()),
             Watched(PolicyGuard(engine)),
+            *([Watched(counted, limits.guards.limits.mode)] if counted is not None else []),
             Watched(kept, on_error="allow"),
         ),
         sink,
@@ -265,6 +273,8 @@ async def run(
         registry=lambda: registry,
         gates=(results_gate, RequestGate(engine), ToolsGate(engine)),
         learners=(kept,),
+        meter=meter(limits, prices, world.store, lambda: world.now),
+        cost_usd=prices.cost_usd,
         approvals=Approvals(world.store, **world.approvals),
         caps=world.caps,
         max_rounds=world.max_rounds,
