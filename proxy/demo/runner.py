@@ -26,6 +26,7 @@ _RESULTS = {
     "get_user": {"user_id": 42, "name": "Ada", "status": "active"},
     "search_orders": {"orders": [{"order_id": "ORD-100231", "total": 20}]},
     "deploy_service": {"deployed": True},
+    "get_service_status": {"service": "checkout", "status": "up"},
     "delete_user": {"deleted": 42},
 }
 _MAX_STEPS = 4

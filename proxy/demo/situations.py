@@ -67,40 +67,54 @@ SITUATIONS: tuple[Situation, ...] = (
     Situation(
         "An invented tool",
         "invented",
-        "How is user 42?",
+        "How is user 43?",
         ("get_user",),
         "the model is told which tool it meant",
         lambda seen: _ran("get_user")(seen) and seen.verdicts() == ["get_usr: Reask", "get_user: Allow"],
     ),
     Situation(
-        "Denied for one role",
+        "Hidden from one role",
         "by-role",
         "Deploy checkout 1.4.2 to staging.",
-        ("deploy_service",),
-        "a viewer may not deploy: the call never reaches the application",
-        lambda seen: _ran()(seen) and seen.verdicts() == ["deploy_service: Deny"] and bool(seen.text),
+        ("get_user", "deploy_service"),
+        "a viewer may not deploy: the model is not shown the tool, and a call of it is refused all the same",
+        lambda seen: (
+            _ran()(seen)
+            and seen.verdicts() == ["deploy_service: Reask"]
+            and "There is no tool" in seen.decisions[0]["reasons"][0]
+        ),
         role="viewer",
     ),
     Situation(
         "Allowed for another",
         "by-role",
         "Deploy checkout 1.4.2 to staging.",
-        ("deploy_service",),
+        ("get_user", "deploy_service"),
         "a developer may, in staging",
         lambda seen: _ran("deploy_service")(seen) and seen.verdicts() == ["deploy_service: Allow"],
         role="developer",
     ),
     Situation(
+        "Denied in production",
+        "production",
+        "Deploy checkout 1.4.2 to production.",
+        ("deploy_service",),
+        "but not in production: the call never reaches the application",
+        lambda seen: _ran()(seen) and seen.verdicts() == ["deploy_service: Deny"] and bool(seen.text),
+        role="developer",
+    ),
+    Situation(
         "A mixed turn",
         "mixed",
-        "How is Ada, and refund her order.",
-        ("get_user", "refund_order"),
+        "How is checkout? Then deploy 1.4.2 to production.",
+        ("get_service_status", "deploy_service"),
         "the allowed call runs; the refused one is answered, and the model sees its turn whole",
         lambda seen: (
-            _ran("get_user")(seen)
-            and seen.verdicts() == ["get_user: Allow", "refund_order: Deny"]
+            _ran("get_service_status")(seen)
+            and seen.verdicts() == ["get_service_status: Allow", "deploy_service: Deny"]
             and "not allowed" in seen.text
         ),
+        role="developer",
         stream=False,
     ),
     Situation(
