@@ -34,8 +34,15 @@ decision := {"effect": "deny", "reasons": ["Not allowed."]} if {
 DELETE: dict[str, Any] = {"name": "delete_user", "arguments": {"id": 42}, "id": "call_delete"}
 TOOLS = [
     {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
-    for name in ("get_user", "drop_table", "delete_user")
+    for name in ("get_user", "drop_table", "delete_user", "count_me", "read_page")
 ]
+READ_PAGE = """
+name: read_page
+effect: read
+description: Reads a page.
+parameters: {type: object}
+cache: {ttl_s: 600, scope: principal}
+"""
 TIMEOUT_S = 1.0
 
 
@@ -85,12 +92,17 @@ async def two(shared: Server, tmp_path: Path, request: pytest.FixtureRequest) ->
         shared.start()
     policy = tmp_path / "confirm.rego"
     policy.write_text(POLICY)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "read_page.yaml").write_text(READ_PAGE)
     async with ScriptedProvider([scripted(*request.param)]) as provider:
         gates = [
             await start(
                 provider,
                 tmp_path / name,
                 policies={"paths": [str(policy)]},
+                tools={"paths": [str(tools)]},
+                guards={"limits": {"tools": {"count_*": {"per_day": 3}}}},
                 store={
                     "kind": "redis",
                     "url": shared.url,
@@ -110,6 +122,8 @@ async def two(shared: Server, tmp_path: Path, request: pytest.FixtureRequest) ->
 
 USER = {"role": "user", "content": "go"}
 MIXED = [{"calls": [DROP, GET]}, {"text": "Done."}]
+COUNTED = [{"calls": [{"name": "count_me", "arguments": {}}]}, {"text": "Refused."}]
+CACHED = [{"calls": [{"name": "read_page", "arguments": {}, "id": "call_read"}]}, {"text": "Read."}]
 CONFIRMED = [{"calls": [DELETE]}, {"text": "Noted."}, {"text": "Later."}]
 
 
@@ -177,6 +191,29 @@ async def test_an_operator_decides_at_either_replica(two: Replicas) -> None:
     assert bool(answer.get("tool_calls")) == (won == {"approve"})
 
 
+@pytest.mark.parametrize("two", [COUNTED], indirect=True, ids=["counted"])
+async def test_a_limit_is_one_for_both_replicas(two: Replicas) -> None:
+    answers = await asyncio.gather(*(two.say([USER]) for _ in range(20)))
+    assert sum(bool(answer.get("tool_calls")) for answer in answers) == 3
+    assert sum(answer["content"] == "Refused." for answer in answers) == 17
+
+
+@pytest.mark.parametrize("two", [CACHED], indirect=True, ids=["cached"])
+async def test_what_one_replica_learned_the_other_answers(two: Replicas) -> None:
+    await _read_once(two)
+    assert (await two.say([USER]))["content"] == "Read."
+    two.server.kill()
+    again = await two.say([USER])
+    assert again["tool_calls"][0]["id"] == "call_read"  # a miss: the application is asked
+
+
+async def _read_once(replicas: Replicas) -> None:
+    message = await replicas.say([USER])
+    assert message["tool_calls"][0]["id"] == "call_read"
+    page = {"role": "tool", "tool_call_id": "call_read", "content": "a page"}
+    await replicas.say([USER, message, page])
+
+
 # -- Redis goes
 
 
@@ -193,6 +230,18 @@ async def test_without_redis_nothing_is_held_and_nothing_is_released(two: Replic
     assert (await two.say(follow_up))["content"] == "Noted."
     async with two.client.get(f"{two.gates[0].app.admin_url}/v1/tickets") as listed:
         assert listed.status == 503
+
+
+@pytest.mark.parametrize("two", [COUNTED], indirect=True, ids=["counted"])
+async def test_without_redis_what_cannot_be_counted_is_denied(two: Replicas) -> None:
+    assert (await two.say([USER]))["tool_calls"]
+    two.server.kill()
+    for _ in range(3):
+        assert (await two.say([USER]))["content"] == "Refused."
+    two.server.start()
+    async with asyncio.timeout(20):
+        while not (await two.say([USER])).get("tool_calls"):
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("two", [CONFIRMED], indirect=True, ids=["confirmed"])
