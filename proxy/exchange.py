@@ -112,9 +112,11 @@ class Exchange:
     # -- the rounds -----------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        request = self._journal.request = self._codec.read(self._incoming.raw)
-        request, self._journal.restored = await self._settlements.restore(request)
+        came = self._journal.request = self._codec.read(self._incoming.raw)
+        request, self._journal.restored = await self._settlements.restore(came)
         situation = self._situation(request)
+        if request is not came:
+            situation.sent = frozenset(result.call_id for result in came.results)
         decided = await self._answered(request)
         # Judged is against what the model is shown: a tool that was taken out is an unknown one.
         request = situation.request = await self._admit(request, situation)

@@ -89,7 +89,7 @@ class ResultsGate:
 
     async def admit(self, request: Request, situation: Situation) -> Request:
         """The request with the results as the model may see them; raises ``Refused``."""
-        fresh = request.history.fresh
+        fresh = request.history.fresh if situation.sent is None else request.history.fresh & situation.sent
         contents: dict[str, str] = {}
         for result in request.results:
             inspected = await self.inspect(result, situation)

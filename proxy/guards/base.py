@@ -40,6 +40,9 @@ class Situation:
     approved: frozenset[tuple[str, str, bytes]] = frozenset()
     """The calls that the approval is for: id, name, canonical arguments."""
     registry: Callable[[str], ToolSpec | None] = field(default=lambda name: None, repr=False)
+    sent: frozenset[str] | None = None
+    """The ids of the calls whose results the client itself sent; None where nothing was put back beside
+    them."""
     admission: dict[str, list[str]] = field(default_factory=dict)
     """What policy changed in the request before it was sent (see ``ExchangeRecord``)."""
     labels: frozenset[str] = frozenset()
