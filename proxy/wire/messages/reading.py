@@ -137,16 +137,17 @@ def _usage(usage: dict[str, Any] | None) -> Usage | None:
 
 def read_object(data: bytes, what: str) -> dict[str, Any]:
     """A JSON object; one that holds a whole call is read as strictly as arguments are."""
+    may_hide = may_hide_calls(data)
     try:
         wire = loads_frame(data)
-        if _holds_call(wire):
+        if may_hide and _holds_call(wire):
             wire = loads(data)
     except Fault as exc:
         raise MalformedTurn(f"{what} is {exc}") from None
     if not isinstance(wire, dict):
         raise MalformedTurn(f"{what} is not an object")
     # The reader takes UTF-16, and clients do not.
-    if b"\0" in data or may_hide_calls(data):
+    if may_hide or b"\0" in data:
         _check_keys(data, wire)
     return wire
 
