@@ -29,8 +29,16 @@ _RESULTS = {
     "get_service_status": {"service": "checkout", "status": "up"},
     "delete_user": {"deleted": 42},
 }
-_MAX_STEPS = 4
-_COLOURS = {"Allow": "green", "Repair": "yellow", "Reask": "yellow", "Deny": "red", "Break": "red"}
+_MAX_STEPS = 10
+_COLOURS = {
+    "Allow": "green",
+    "Answer": "cyan",
+    "Confirm": "magenta",
+    "Repair": "yellow",
+    "Reask": "yellow",
+    "Deny": "red",
+    "Break": "red",
+}
 
 
 async def run_demo(out: Console, keep: Path | None = None) -> bool:
@@ -65,6 +73,7 @@ def _settings(provider: str, folder: Path) -> Settings:
             "upstreams": [{"name": "scripted", "base_url": provider}],
             "identity": [{"kind": "header", "id": "x-user", "roles": "x-roles", "trusted": ["127.0.0.0/8"]}],
             "tools": {"paths": [str(packaged("schemas/tools"))]},
+            "guards": {"limits": {"tools": {"get_service_status": {"per_minute": 1}}}},
             "audit": {"sinks": [{"kind": "jsonl", "path": str(folder)}]},
         }
     )

@@ -132,6 +132,43 @@ SITUATIONS: tuple[Situation, ...] = (
         replies=("approve {code}",),
     ),
     Situation(
+        "A read, answered from cache",
+        "cached",
+        "Who is user 42?",
+        ("get_user",),
+        "the second time, what the application itself returned answers; it runs nothing",
+        lambda seen: (
+            _ran("get_user")(seen)
+            and seen.verdicts() == ["get_user: Allow", "get_user: Answer"]
+            and "Still Ada" in seen.text
+        ),
+        replies=("Check again, please.",),
+    ),
+    Situation(
+        "A loop, broken",
+        "in-circles",
+        "Which orders of Ada's are open?",
+        ("search_orders",),
+        "the same call brings nothing new: first a hint to the model, then an answer with what there is",
+        lambda seen: (
+            len(seen.ran) < 5
+            and seen.decisions[-1]["effect"] == "finish"
+            and "one open order" in seen.text
+            and not seen.error
+        ),
+    ),
+    Situation(
+        "A budget, kept",
+        "budget",
+        "Are search and billing up?",
+        ("get_service_status",),
+        "one call a minute is allowed here; the model is told when it may ask again",
+        lambda seen: (
+            _ran("get_service_status")(seen)
+            and seen.verdicts() == ["get_service_status: Allow", "get_service_status: Deny"]
+        ),
+    ),
+    Situation(
         "A provider that breaks off",
         "cut-off",
         "How is user 42?",
