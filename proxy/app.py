@@ -32,6 +32,7 @@ from proxy.engines.regorus import RegorusEngine
 from proxy.exchange import Core
 from proxy.gates.request import RequestGate
 from proxy.gates.results import ResultsGate
+from proxy.gates.routing import Guidance, GuidanceGate, Route, RoutingGate
 from proxy.gates.tools import ToolsGate
 from proxy.guards.base import Gate, Guard, Situation
 from proxy.guards.cache import CacheGuard
@@ -191,16 +192,28 @@ def results_gate(
     return ResultsGate(engine, patterns, sink, rule)
 
 
-def gates(engine: RegorusEngine, results: ResultsGate) -> tuple[Gate, ...]:
+def gates(settings: Settings, engine: RegorusEngine, results: ResultsGate) -> tuple[Gate, ...]:
     """The gates in the order in which a request passes them."""
     return (
         # First: what policy says of results taints the conversation, which the others judge.
         results,
         # Whether it is sent at all, before anybody works on what it offers.
         RequestGate(engine),
-        # Last: what is left is what the model is shown.
+        # What is left is what the model is shown.
         ToolsGate(engine),
+        # Which model that is, once it is known what it may use.
+        *([RoutingGate(_routes(settings))] if settings.routing else []),
+        # Last: what this model is told.
+        *([GuidanceGate(_guidance(settings))] if settings.guidance else []),
     )
+
+
+def _routes(settings: Settings) -> list[Route]:
+    return [Route(route.models, route.decide, route.answer) for route in settings.routing]
+
+
+def _guidance(settings: Settings) -> list[Guidance]:
+    return [Guidance(one.text, one.tools, one.models) for one in settings.guidance]
 
 
 def _watched(guard: Guard, settings: GuardSettings) -> Watched:
@@ -385,7 +398,7 @@ def _assemble(
         store=store,
         sink=sink,
         registry=lambda: registry,
-        gates=gates(engine, results),
+        gates=gates(settings, engine, results),
         learners=(cache,) if cache is not None else (),
         meter=meter(settings, prices, store),
         cost_usd=prices.cost_usd,

@@ -174,6 +174,7 @@ class Exchange:
         """One round; None where the provider's answer was already passed on as it was."""
         journal = self._journal
         journal.rounds += replay is None
+        journal.asked_model = request.model
         # Until the answer has been read to its end, or it is known that there is none.
         journal.broken_off = replay is None
         began = perf_counter()
@@ -425,8 +426,8 @@ class Exchange:
     def _leave_record(self) -> None:
         journal, delivery = self._journal, self._delivery
         cost_usd = None
-        if journal.request is not None and journal.usage is not None:
-            cost_usd = self._core.cost_usd(journal.request.model, journal.usage)
+        if journal.usage is not None:
+            cost_usd = self._core.cost_usd(journal.asked_model, journal.usage)
         self._write(journal.record(delivery.status, delivery.first_byte_s, cost_usd))
 
     def _write(self, record: Record) -> None:

@@ -28,6 +28,8 @@ class Journal:
     outcome: str = "failed"
     error: str | None = None
     rounds: int = 0
+    asked_model: str = ""
+    """The model that was asked: another than the client's where the request was routed."""
     restored: int = 0
     decisions: list[str] = field(default_factory=list)
     admission: dict[str, list[str]] = field(default_factory=dict)

@@ -127,7 +127,7 @@ class ExchangeRecord:
     """Calls settled earlier that were put back into this request."""
     admission: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """What policy changed in the request before it was sent: ``hidden`` (tools), ``stripped`` and
-    ``approval`` (hosted tools), with its ``reasons``."""
+    ``approval`` (hosted tools), with its ``reasons``; and the ``model`` that it was routed to."""
     cost_usd: float | None = None
     """What the tokens cost by list price, or the operator's; None where tokens or price are not known."""
 

@@ -218,6 +218,28 @@ class Guards(Section):
     """Answers from earlier results."""
 
 
+class Route(Section):
+    """Other models for requests that offer tools."""
+
+    models: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Globs of the models that requests ask for."""
+    decide: Name | None = None
+    """The model that decides which tools to call. None: the one that was asked for."""
+    answer: Name | None = None
+    """The model that goes on once the tools' results are there. None: the one that was asked for."""
+
+
+class Guidance(Section):
+    """An instruction that is added after the application's own."""
+
+    text: Annotated[str, Field(min_length=1, max_length=16_384)]
+    """What the model is told."""
+    tools: Annotated[tuple[Name, ...], Field(min_length=1)] = ("*",)
+    """Globs of tools; the request offers one of them."""
+    models: Annotated[tuple[Name, ...], Field(min_length=1)] = ("*",)
+    """Globs of models; the request is for one of them."""
+
+
 class Approvals(Section):
     """How a person approves a call."""
 

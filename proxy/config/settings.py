@@ -17,11 +17,13 @@ from proxy.config.sections import (
     Approvals,
     Audit,
     Guards,
+    Guidance,
     Limits,
     Listen,
     MemoryStore,
     Policies,
     Results,
+    Route,
     Store,
     Tools,
 )
@@ -51,6 +53,10 @@ class Settings(Section):
     """The tool registry."""
     guards: Guards = Guards()
     """The guards, in the order in which they judge a call."""
+    routing: tuple[Route, ...] = ()
+    """Other models for some turns; the first route that matches counts."""
+    guidance: tuple[Guidance, ...] = ()
+    """Instructions to add to requests, in this order."""
     results: Results = Results()
     """What of tool results the model may see."""
     approvals: Approvals = Approvals()

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from tests.http.conftest import Serve
-from tests.http.harness import GET, ask, http
+from tests.http.harness import GET, ask, http, scripted
 
 ClientOf = Callable[..., openai.AsyncOpenAI]
 
@@ -87,3 +87,22 @@ async def test_what_an_exchange_costs_is_in_its_record(serve: Serve, session: ai
     async with session.post(f"{callgate.url}/chat/completions", json=ask()) as answer:
         assert answer.status == 200
     assert (await callgate.exchange())["cost_usd"] == 0.00004
+
+
+async def test_a_routed_request_costs_what_its_model_costs(
+    serve: Serve, session: aiohttp.ClientSession
+) -> None:
+    prices = {
+        "m": {"input_usd_per_mtok": 100, "output_usd_per_mtok": 100},
+        "small": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2},
+    }
+    callgate = await serve(
+        scripted({"calls": [GET]}, model="small"),
+        guards={"limits": {"prices": prices, "usd_per_day": 1}},
+        routing=[{"models": ["m"], "decide": "small"}],
+    )
+    async with session.post(f"{callgate.url}/chat/completions", json=ask()) as answer:
+        assert answer.status == 200
+    record = await callgate.exchange()
+    assert (record["gen_ai.request.model"], record["admission"]) == ("m", {"model": ["small"]})
+    assert record["cost_usd"] == 0.00004
