@@ -43,7 +43,7 @@ def message_events(item: Json, index: int) -> Iterator[Json]:
     yield _added({**item, "status": "in_progress", "content": []}, index)
     for at, part in enumerate(item["content"]):
         here = {**where, "content_index": at}
-        text = part.get("text", "")
+        text = part["text"]
         yield {"type": "response.content_part.added", **here, "part": {**part, "text": ""}}
         yield {"type": "response.output_text.delta", **here, "delta": text, "logprobs": []}
         yield {"type": "response.output_text.done", **here, "text": text, "logprobs": []}
@@ -53,8 +53,7 @@ def message_events(item: Json, index: int) -> Iterator[Json]:
 
 def item_events(item: Json, index: int) -> Iterator[Json]:
     """Any item, from its beginning to its end; the arguments of a call once, in one piece."""
-    content = item.get("content")
-    if item["type"] == "message" and all(part.get("type") == "output_text" for part in content or [{}]):
+    if item["type"] == "message" and _is_text(item.get("content")):
         yield from message_events(item, index)
         return
     stem = _STEMS.get(item["type"])
@@ -70,6 +69,13 @@ def item_events(item: Json, index: int) -> Iterator[Json]:
     yield {"type": f"{stem}.delta", **where, "delta": text}
     yield {"type": f"{stem}.done", **where, key: text}
     yield _done(item, index)
+
+
+def _is_text(content: Any) -> bool:
+    return isinstance(content, list) and all(
+        isinstance(part, dict) and part.get("type") == "output_text" and isinstance(part.get("text"), str)
+        for part in content
+    )
 
 
 def _added(item: Json, index: int) -> Json:
