@@ -260,3 +260,26 @@ async def test_a_held_turn_is_released_into_a_conversation_that_the_client_keeps
     given += [*(item.to_dict() for item in second.output), output_of("call_drop", "ok")]
     third = await respond(client, way, input=given, store=False)
     assert seen(third)[0] == "Dropped."
+
+
+@pytest.mark.parametrize("way", ["body", "helper"])
+async def test_a_declined_turn_is_told_in_a_conversation_that_the_client_keeps(
+    serve: Serve, client_of: ClientOf, confirming: dict[str, Any], way: str
+) -> None:
+    callgate = await serve({"reasoning": "Hm.", "calls": [DROP]}, {"text": "As you wish."}, **confirming)
+    client = client_of(callgate)
+    given: list[Any] = [{"role": "user", "content": "go"}]
+    first = await respond(client, way, input=given, store=False)
+    given += [*(item.to_dict() for item in first.output), {"role": "user", "content": "no"}]
+    second = await respond(client, way, input=given, store=False)
+    assert seen(second) == ("As you wish.", [])
+    asked = callgate.provider.requests[-1].body["input"]
+    assert [item.get("call_id") or item.get("role") or item["type"] for item in asked] == [
+        "user",
+        "reasoning",
+        "call_drop",
+        "call_drop",
+        "assistant",
+        "user",
+    ]
+    assert "declined" in asked[3]["output"]

@@ -163,11 +163,11 @@ def with_results(request: Request, contents: Mapping[str, str]) -> Request:
 
 
 def handles(body: Mapping[str, Any]) -> list[str]:
-    """The names under which something may have been kept: answers, calls that are answered, messages."""
+    """The names under which something may have been kept: answers, answered calls, what was said."""
     names = [body.get("previous_response_id"), conversation(body)]
     for item in input_items(body):
         names.append(items.answered_id(item))
-        if item.get("role") == "assistant" or item.get("type") == "item_reference":
+        if item.get("role") == "assistant" or item.get("type") in ("reasoning", "item_reference"):
             names.append(item.get("id"))
     return [name for name in dict.fromkeys(names) if isinstance(name, str) and name]
 
@@ -185,15 +185,23 @@ def extended(request: Request, turn: Turn, results: Sequence[ToolResult], relax:
     relaxed = relaxed_choice(body) if relax else {}
     ids = {items.answered_id(answer) for answer in answers} - {""}
     if ids and ids <= known:
-        # What was told of these calls while they waited gives way.
-        kept = [item for item in given if items.answered_id(item) not in ids]
-        return changed(request, input=[*answers, *kept], **relaxed)
+        # What was told of these calls while they waited gives way, where it stood.
+        return changed(request, input=_replaced(given, turn.wire.output(), told), **relaxed)
     if conversation(body):
         # The provider has added the input and its own answer to the conversation already.
         earlier = told_history(request.history, turn, told)
         return replace(changed(request, input=answers, **relaxed), earlier=earlier)
     output = resendable(turn.wire.output(), is_stored(body))
     return changed(request, input=[*given, *output, *answers], **relaxed)
+
+
+def _replaced(given: Sequence[Json], output: Sequence[Json], told: Mapping[str, str]) -> list[Json]:
+    """The input with other answers to these output items' calls."""
+    by_call = {items.call_id(item): items.outputs(item, told) for item in output if items.is_call(item)}
+    out: list[Json] = []
+    for item in given:
+        out += by_call.get(items.answered_id(item), [item])
+    return out
 
 
 def answers_of(output: Sequence[Json], told: Mapping[str, str]) -> list[Json]:

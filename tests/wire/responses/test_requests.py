@@ -76,7 +76,7 @@ def test_the_input_is_history() -> None:
     ]
     assert (history.opening, history.query, history.turn) == ("Go.", "More.", 2)
     assert (history.last_answer, history.fresh) == ("Ok.", {"c2"})
-    assert request.handles == ["c1", "c2"]
+    assert request.handles == ["rs", "c1", "c2"]
 
 
 def test_a_text_is_the_users_message() -> None:
