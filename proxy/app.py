@@ -412,6 +412,7 @@ def _assemble(
         caps=Caps(limits.max_event_bytes, limits.max_held_bytes, limits.max_response_bytes),
         max_rounds=limits.max_rounds,
         settled_ttl_s=limits.settled_ttl_s,
+        status=settings.status.enabled,
         capture=settings.audit.capture,
     )
     proxy = Proxy(

@@ -65,8 +65,12 @@ class Delivery:
         self.said_text = self.said_text or bool(turn.text)
         await self.send(self._writer.settle(turn))
 
-    async def release(self, turn: Turn, rulings: Sequence[Ruling], notices: dict[int, str]) -> None:
-        """End the answer with the calls that may run."""
+    async def release(
+        self, turn: Turn, rulings: Sequence[Ruling], notices: dict[int, str], status: str = ""
+    ) -> None:
+        """End the answer with the calls that may run; a stream says ``status`` before it."""
+        if status and self.streaming:
+            await self.send(self._writer.status(status))
         arguments = [r.call.arguments_json if r.effect is Effect.FORWARD else None for r in rulings]
         self.said_text = self.said_text or bool(turn.text)
         await self._end(self._writer.release(turn, arguments, notices))

@@ -54,6 +54,8 @@ class Core:
     caps: Caps = field(default_factory=Caps)
     max_rounds: int = 3
     settled_ttl_s: float = 86_400
+    status: bool = False
+    """Whether streams say the status of the tools that they end in calls of."""
     capture: Capture = "full"
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -395,7 +397,16 @@ class Exchange:
         self._journal.outcome = outcome
         settled = [_settled(ruling) for ruling in rulings if ruling.effect is not Effect.FORWARD]
         await self._settlements.keep(asked, self._hidden, turn, settled)
-        await self._delivery.release(turn, rulings, self._notices(turn, rulings))
+        status = self._status(turn, rulings) if self._core.status else ""
+        await self._delivery.release(turn, rulings, self._notices(turn, rulings), status)
+
+    def _status(self, turn: Turn, rulings: Sequence[Ruling]) -> str:
+        """What the user is told of the calls that will run, in one choice's words."""
+        registry = self._core.registry()
+        forwarded = [ruling.call.name for ruling in rulings if ruling.effect is Effect.FORWARD]
+        lines = dict.fromkeys(spec.status for name in forwarded if (spec := registry.get(name)))
+        lines.pop("", None)
+        return self._spaced(turn, "\n".join(lines)) if lines and turn.choices == 1 else ""
 
     def _notices(self, turn: Turn, rulings: Sequence[Ruling]) -> dict[int, str]:
         """Words for the choices that are left without a call and cannot be asked again."""

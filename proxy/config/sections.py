@@ -240,6 +240,13 @@ class Guidance(Section):
     """Globs of models; the request is for one of them."""
 
 
+class Status(Section):
+    """A line for the user while a tool runs, on streams."""
+
+    enabled: bool = False
+    """Whether a stream says the `status` of the tools that it ends in calls of."""
+
+
 class Approvals(Section):
     """How a person approves a call."""
 

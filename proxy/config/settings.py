@@ -24,6 +24,7 @@ from proxy.config.sections import (
     Policies,
     Results,
     Route,
+    Status,
     Store,
     Tools,
 )
@@ -57,6 +58,8 @@ class Settings(Section):
     """Other models for some turns; the first route that matches counts."""
     guidance: tuple[Guidance, ...] = ()
     """Instructions to add to requests, in this order."""
+    status: Status = Status()
+    """A line for the user while a tool runs."""
     results: Results = Results()
     """What of tool results the model may see."""
     approvals: Approvals = Approvals()

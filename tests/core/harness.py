@@ -275,6 +275,7 @@ async def run(
         learners=(kept,),
         meter=meter(limits, prices, world.store, lambda: world.now),
         cost_usd=prices.cost_usd,
+        status=case.get("status", False),
         approvals=Approvals(world.store, **world.approvals),
         caps=world.caps,
         max_rounds=world.max_rounds,
