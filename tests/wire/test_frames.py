@@ -381,6 +381,11 @@ READ: dict[str, tuple[bytes, list[tuple[str, str, str]], bool]] = {
         [("call_1", "get_user", "{}")],
         False,
     ),
+    "a name of which later pieces repeat the beginning": (
+        whole(call('{"a"', "get_user"), call(":1}", "get", id="")),
+        [("call_1", "get_user", '{"a":1}')],
+        False,
+    ),
     "a repeated name and no more arguments, without an index": (
         whole(call('{"a":1}', index=None), call("", id="", index=None)),
         [("call_1", "f", '{"a":1}')],
@@ -418,6 +423,11 @@ READ: dict[str, tuple[bytes, list[tuple[str, str, str]], bool]] = {
         ),
         [("call_1", "f", '{"a":1}')],
         False,
+    ),
+    "the usage before everything else": (
+        stream(event({**HEAD, "choices": [], "usage": {"prompt_tokens": 1}}), GOOD, END),
+        [("call_1", "f", "{}")],
+        True,
     ),
     "null choices after a call": (
         stream(GOOD, event({**HEAD, "choices": None, "x": 1}), END),

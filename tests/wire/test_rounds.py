@@ -413,7 +413,7 @@ async def test_the_tokens_of_a_call_that_does_not_go_on_are_not_told(is_stream: 
     tokens = {"content": [{"token": "s3cret", "logprob": -0.1, "top_logprobs": []}]}
     go = call("{}", "go", "call_go", 1)
     if is_stream:
-        choice = {"index": 0, "delta": calls(DROP), "logprobs": tokens, "finish_reason": None}
+        choice = {"index": 0, "delta": {"content": "x", **calls(DROP)}, "logprobs": tokens}
         data = stream(event({"id": "c1", "choices": [choice]}), chunk(calls(go)), chunk(finish="tool_calls"))
     else:
         wire = json.loads(body(calls(DROP, go)))
