@@ -205,6 +205,16 @@ async def test_a_declined_turn_is_settled_and_the_model_goes_on(stream: bool) ->
     assert talk.answer.first.text == "As you like."
 
 
+@STREAM_OR_BODY
+async def test_a_held_turn_after_hidden_rounds_comes_back_once(stream: bool) -> None:
+    talk = Conversation(stream)
+    await talk.ask({"reasoning": "One.", "calls": [DROP]}, {"reasoning": "Two.", "calls": [PAY]})
+    await talk.ask(FINE, says="yes")
+    sent = await talk.asked([result("t_pay", "paid")])
+    calls = [b["id"] for m in sent if isinstance(m["content"], list) for b in m["content"] if "input" in b]
+    assert calls.count("t_pay") == 1
+
+
 # -- the encoder
 
 
