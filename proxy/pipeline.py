@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -93,13 +92,13 @@ class Pipeline:
                 outcome, by = verdict, step.guard
                 current = current.with_arguments(verdict.arguments)
         outcome, by = _sound(current, outcome, by)
-        return self._record(call, Ruling(current, outcome, secrets.token_hex(8)), ctx, by, trail, mask)
+        return self._record(call, Ruling(current, outcome, situation.new_decision_id()), ctx, by, trail, mask)
 
     def refuse(self, call: ToolCall, situation: Situation, verdict: Refusal, by: str) -> Ruling:
         """Record a call that is dropped without asking the guards."""
         ctx = Context(situation, situation.registry(call.name), situation.request.tools.get(call.name))
         trail = [Step(by, verdict.name, 0, verdict.reasons)]
-        return self._record(call, Ruling(call, verdict, secrets.token_hex(8)), ctx, by, trail, ())
+        return self._record(call, Ruling(call, verdict, situation.new_decision_id()), ctx, by, trail, ())
 
     def _record(
         self,

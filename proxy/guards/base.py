@@ -45,6 +45,7 @@ class Situation:
     them."""
     admission: dict[str, list[str]] = field(default_factory=dict)
     """What policy changed in the request before it was sent (see ``ExchangeRecord``)."""
+    _decided: int = field(default=0, init=False, repr=False)
     labels: frozenset[str] = frozenset()
     """What policy said of the results in the conversation, beside the labels of their tools."""
 
