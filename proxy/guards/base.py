@@ -55,6 +55,11 @@ class Situation:
             self.labels = self.labels.union(labels)
             self.__dict__.pop("policy_input", None)
 
+    def new_decision_id(self) -> str:
+        """An id for one decision: the trace's, which is random, and the decision's number in it."""
+        self._decided += 1
+        return f"{self.trace_id}-{self._decided}"
+
     def begin_turn(
         self, calls: tuple[ToolCall, ...], hidden: Sequence[tuple[Turn, Sequence[ToolResult]]] = ()
     ) -> None:
