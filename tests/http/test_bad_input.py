@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
+from proxy.http.bodies import Unreadable, decoded
 from tests.http.conftest import Serve
 from tests.http.harness import Callgate, RawAnswer, ask, http, post, talk
 
@@ -132,6 +134,18 @@ async def test_an_encoded_body(serve: Serve, case: str) -> None:
         _refused(answer, status, code)
         assert callgate.provider.requests == []
         await _serves(callgate)
+
+
+def test_a_bomb_is_not_unpacked() -> None:
+    bomb = _gzip(b" " * 2**26)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Unreadable) as caught:
+            decoded(bomb, ["gzip"], 2**20)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+    assert caught.value.status == 413
 
 
 # -- sizes

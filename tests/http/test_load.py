@@ -65,6 +65,19 @@ async def test_two_hundred_at_once(serve: Serve) -> None:
     assert sorted(ids) == sorted(record["decision_id"] for record in decisions)
 
 
+async def test_open_streams_do_not_wait_for_one_another(serve: Serve) -> None:
+    """A pool with a bound would let idle answers keep others from being asked for at all."""
+    callgate = await serve({"text": "a", "fault": {"kind": "stall"}})
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session, asyncio.timeout(10):
+        url, body = callgate.url + "/chat/completions", ask(stream=True)
+        answers = await asyncio.gather(*(session.post(url, json=body) for _ in range(150)))
+        await callgate.provider.received(150)
+        for answer in answers:
+            answer.close()
+        await callgate.provider.disconnected(150)
+    assert {record["outcome"] for record in await callgate.records("exchange")} == {"cancelled"}
+
+
 async def _text(answer: aiohttp.ClientResponse) -> list[bytes]:
     """What an answer says, with the fragments of its text joined."""
     raw = await answer.read()
