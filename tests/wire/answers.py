@@ -56,6 +56,17 @@ def body(message: Json, finish: Any = "tool_calls", **extra: Any) -> bytes:
     return json.dumps({**HEAD, "object": "chat.completion", "choices": [choice], **extra}).encode()
 
 
+EVIL = call('{"cmd":"evil"}', "evil")
+HALF = "\ud83d"
+GOOD = chunk(calls(call()))
+END = chunk(finish="tool_calls")
+
+
+def spelled(frame: bytes, plain: bytes, other: bytes) -> bytes:
+    assert plain in frame
+    return frame.replace(plain, other)
+
+
 class Read:
     """An answer, decoded: what went on at once, and the turn or what was wrong."""
 
