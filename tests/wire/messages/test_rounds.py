@@ -210,6 +210,7 @@ async def test_a_held_turn_after_hidden_rounds_comes_back_once(stream: bool) -> 
     talk = Conversation(stream)
     await talk.ask({"reasoning": "One.", "calls": [DROP]}, {"reasoning": "Two.", "calls": [PAY]})
     await talk.ask(FINE, says="yes")
+    assert [call["id"] for call in talk.answer.first.calls] == ["t_pay"]
     sent = await talk.asked([result("t_pay", "paid")])
     calls = [b["id"] for m in sent if isinstance(m["content"], list) for b in m["content"] if "input" in b]
     assert calls.count("t_pay") == 1
