@@ -103,7 +103,7 @@ class StreamEncoder:
         self._output = _Output()
         self._sequence = 0
         self._rewriting = False
-        """A later response goes on in the first one's place."""
+        """What follows is no more as the provider numbered it."""
         self._places: dict[Item, int] = {}
         self._renamed: dict[Item, str] = {}
 
@@ -232,6 +232,8 @@ class StreamEncoder:
         return said + self._write({"type": "response.completed", "response": self._output.finished()})
 
     def status(self, text: str) -> bytes:
+        # What follows is numbered on from it, and the end has to tell of it.
+        self._rewriting = True
         return self._write_item(self._output.own_message(text))
 
     def error(self, status: int, code: str, message: str) -> bytes:

@@ -100,6 +100,19 @@ def test_the_proxys_own_words_can_end_it(stream: bool) -> None:
     assert answer.usages == 1
 
 
+@pytest.mark.parametrize("text", ["", "Well. "])
+def test_a_line_of_the_proxys_own_can_stand_before_calls_that_all_go_on(text: str) -> None:
+    turns = [{"calls": [{"name": "keep", "arguments": {"x": 1}}]} | ({"text": text} if text else {})]
+    encoder = CODEC.encoder(True)
+    passed, turn = read(raw(turns, 0, True))
+    assert turn.wire.canonical
+    out = b"".join(encoder.passage(p) for p in passed)
+    out += encoder.status("Looking.") + encoder.release(turn, [ARGUMENTS], {})
+    answer = view_responses.read(out, True)
+    assert answer.first.text == f"{text}Looking."
+    assert [call["name"] for call in answer.first.calls] == ["keep"]
+
+
 def test_a_held_turn_can_be_released_into_the_answer_that_held_it() -> None:
     turns = [{"text": "Well. ", "calls": [{"name": "drop", "arguments": {"x": 1}, "id": "call_d"}]}]
     encoder = CODEC.encoder(True)
