@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from bench.workload import API_KEY, CUSTOMERS, ROLE, tools
-from proxy.app import packaged
+from proxy.parts import packaged
 
 ROLES, TOOLS_A_ROLE = 100, 10
 KEY_VARIABLE = "BENCH_PROVIDER_KEY"

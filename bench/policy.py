@@ -14,10 +14,10 @@ from bench import workload
 from bench.callgate import policy_data
 from bench.measure import Advance
 from bench.processes import BenchFault
-from proxy.app import packaged
 from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
 from proxy.model import dumps, loads
+from proxy.parts import packaged
 
 PACKAGE = "callgate.call"
 _BATCHES = 9

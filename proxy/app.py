@@ -1,4 +1,4 @@
-"""The composition root: settings in, a running Callgate out. The guards' order stands here, once."""
+"""The composition root: settings in, a running Callgate out. The order of guards and gates stands here, once."""
 
 from __future__ import annotations
 
@@ -8,55 +8,47 @@ import gc
 import logging
 import os
 import signal
-import ssl
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
-from math import ceil
+from datetime import UTC, datetime
 from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from proxy import __version__
+from proxy import __version__, parts
 from proxy.approvals import Approvals
 from proxy.config import ConfigFault, Settings
-from proxy.config.identities import Anonymous, ApiKeys, Header, Jwt, Passthrough, Recogniser
-from proxy.config.sections import CallLimits, GuardSettings, RequestLimits
-from proxy.config.upstreams import Upstream as UpstreamSettings
-from proxy.config.values import SecretRef
+from proxy.config.sections import GuardSettings
+from proxy.engines.opa import OpaEngine
 from proxy.engines.patterns import LinearPatterns
-from proxy.engines.policyset import PolicyFault, PolicySet
-from proxy.engines.regorus import RegorusEngine
+from proxy.engines.policyset import PolicyFault
+from proxy.engines.watching import PolicyWatcher
 from proxy.exchange import Core
 from proxy.gates.request import RequestGate
 from proxy.gates.results import ResultsGate
-from proxy.gates.routing import Guidance, GuidanceGate, Route, RoutingGate
+from proxy.gates.routing import GuidanceGate, RoutingGate
 from proxy.gates.tools import ToolsGate
-from proxy.guards.base import Gate, Guard, Situation
+from proxy.guards.base import Gate, Guard
 from proxy.guards.cache import CacheGuard
 from proxy.guards.limits import LimitsGuard
 from proxy.guards.loop import LoopGuard
-from proxy.guards.meter import LimitsMeter
 from proxy.guards.policy import PolicyGuard
-from proxy.guards.prices import Price, Prices
 from proxy.guards.schema import SchemaGuard
-from proxy.guards.windows import WINDOWS, Limit, Unit
-from proxy.http import identity as identities
 from proxy.http.admin import admin_app
 from proxy.http.downstream import Proxy
 from proxy.http.identity import Identity, IdentityFault
+from proxy.http.tasks import spawn
 from proxy.http.upstream import Endpoint, HttpUpstream
-from proxy.model import PastResult
 from proxy.pipeline import Pipeline, Watched
-from proxy.ports import Sink
+from proxy.ports import Sink, Unavailable
+from proxy.record import PolicyRecord
 from proxy.sinks import Tee
 from proxy.sinks.jsonl import JsonlSink
 from proxy.sinks.metrics import MetricsSink
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import RedisStore
-from proxy.tools import Registry, RegistryFault, ResultRule
+from proxy.tools import Registry, RegistryFault
 from proxy.wire.chat import ChatCodec
 from proxy.wire.codec import Caps
 from proxy.wire.messages import MessagesCodec
@@ -64,13 +56,11 @@ from proxy.wire.responses import ResponsesCodec
 
 log = logging.getLogger("callgate")
 
-_CACHE_BYTES = 64 * 2**20
-
 CODECS = {codec.protocol: codec for codec in (ChatCodec(), MessagesCodec(), ResponsesCodec())}
 
 
 def guards(
-    settings: Settings, engine: RegorusEngine, limits: LimitsGuard | None, cache: CacheGuard | None
+    settings: Settings, engine: parts.Engine, limits: LimitsGuard | None, cache: CacheGuard | None
 ) -> tuple[Watched, ...]:
     """The guards in the order in which they judge a call."""
     loop, schema, policy = settings.guards.loop, settings.guards.schema_, settings.guards.policy
@@ -95,104 +85,7 @@ def guards(
     )
 
 
-def limits_guard(
-    settings: Settings,
-    registry: Registry,
-    store: MemoryStore | RedisStore,
-    clock: Callable[[], float] = time.time,
-) -> LimitsGuard | None:
-    """The limits on calls; None where there are none."""
-    limits = settings.guards.limits
-    tools = {glob: _limits(section, ("calls",)) for glob, section in limits.tools.items()}
-    principal, tenant = _limits(limits, ("calls",)), _limits(limits.tenant, ("calls",))
-    described = any(spec.limits is not None for spec in registry.specs.values())
-    if not (principal or tenant or described or any(tools.values())):
-        return None
-    return LimitsGuard(store, principal, tenant, tools, clock)
-
-
-def meter(
-    settings: Settings,
-    prices: Prices,
-    store: MemoryStore | RedisStore,
-    clock: Callable[[], float] = time.time,
-) -> LimitsMeter | None:
-    """The limits on requests; None where there are none."""
-    limits = settings.guards.limits
-    units: Sequence[Unit] = ("requests", "tokens", "micro_usd")
-    models = {glob: _limits(section, units) for glob, section in limits.models.items()}
-    principal, tenant = _limits(limits, units), _limits(limits.tenant, units)
-    if not (principal or tenant or any(models.values())):
-        return None
-    return LimitsMeter(
-        store,
-        prices.cost_usd,
-        principal=principal,
-        tenant=tenant,
-        models=models,
-        output_tokens=limits.output_tokens,
-        unknown_price=limits.unknown_price == "allow",
-        enforce=limits.mode == "enforce",
-        fail_open=limits.on_error == "allow",
-        clock=clock,
-    )
-
-
-def priced(settings: Settings) -> Prices:
-    """What tokens cost: the operator's prices before the providers' list prices."""
-    return Prices(
-        {
-            glob: Price(price.input_usd_per_mtok, price.output_usd_per_mtok)
-            for glob, price in settings.guards.limits.prices.items()
-        }
-    )
-
-
-def _limits(section: CallLimits | RequestLimits, units: Sequence[Unit]) -> tuple[Limit, ...]:
-    """What a section says of these units."""
-    spelled = {"calls": "per", "requests": "requests_per", "tokens": "tokens_per", "micro_usd": "usd_per"}
-    said = section.model_dump()
-    found = []
-    for unit in units:
-        for window in WINDOWS:
-            amount = said.get(f"{spelled[unit]}_{window}")
-            if amount is not None:
-                found.append(Limit(unit, ceil(amount * 1e6) if unit == "micro_usd" else amount, window))
-    return tuple(found)
-
-
-def cache_guard(
-    settings: Settings, store: MemoryStore | RedisStore, results: ResultsGate
-) -> CacheGuard | None:
-    """The cache, in memory of its own or where all state is shared; None where it may keep nothing."""
-    max_entries = settings.guards.cache.max_entries
-    if max_entries == 0:
-        return None
-    if settings.store.kind == "memory":
-        store = MemoryStore(max_entries, _CACHE_BYTES)
-
-    async def shown(result: PastResult, situation: Situation) -> str:
-        inspected = await results.inspect(result, situation)
-        return result.content if inspected.content is None else inspected.content
-
-    return CacheGuard(store, settings.limits.max_rounds, shown=shown)
-
-
-def results_gate(
-    settings: Settings, engine: RegorusEngine, patterns: LinearPatterns, sink: Sink
-) -> ResultsGate:
-    """What decides which part of a result the model sees, whether it was sent or kept."""
-    results = settings.results
-    rule = ResultRule(
-        max_bytes=results.max_bytes,
-        shape_errors=results.shape_errors,
-        redact=results.redact,
-        patterns=results.patterns,
-    )
-    return ResultsGate(engine, patterns, sink, rule)
-
-
-def gates(settings: Settings, engine: RegorusEngine, results: ResultsGate) -> tuple[Gate, ...]:
+def gates(settings: Settings, engine: parts.Engine, results: ResultsGate) -> tuple[Gate, ...]:
     """The gates in the order in which a request passes them."""
     return (
         # First: what policy says of results taints the conversation, which the others judge.
@@ -202,18 +95,10 @@ def gates(settings: Settings, engine: RegorusEngine, results: ResultsGate) -> tu
         # What is left is what the model is shown.
         ToolsGate(engine),
         # Which model that is, once it is known what it may use.
-        *([RoutingGate(_routes(settings))] if settings.routing else []),
+        *([RoutingGate(parts.routes(settings))] if settings.routing else []),
         # Last: what this model is told.
-        *([GuidanceGate(_guidance(settings))] if settings.guidance else []),
+        *([GuidanceGate(parts.guidance(settings))] if settings.guidance else []),
     )
-
-
-def _routes(settings: Settings) -> list[Route]:
-    return [Route(route.models, route.decide, route.answer) for route in settings.routing]
-
-
-def _guidance(settings: Settings) -> list[Guidance]:
-    return [Guidance(one.text, one.tools, one.models) for one in settings.guidance]
 
 
 def _watched(guard: Guard, settings: GuardSettings) -> Watched:
@@ -240,9 +125,11 @@ class App:
 
     settings: Settings
     proxy: Proxy
+    engine: parts.Engine
     upstream: HttpUpstream
     store: MemoryStore | RedisStore
     logs: Sequence[JsonlSink]
+    sink: Sink
     metrics: CollectorRegistry
     registry: Registry
     guard_names: Sequence[str]
@@ -261,11 +148,12 @@ class App:
         await self.upstream.start()
         if isinstance(self.store, RedisStore):
             await self.store.start()
+        await self._follow_policies()
         settings = self.settings
         # aiohttp waits this long twice: before it stops reading what clients send, and before it cancels.
         patience_s = settings.limits.drain_s / 2 or 0.001
         self._runner = web.ServerRunner(self.proxy.server(), shutdown_timeout=patience_s)
-        admin = admin_app(self.metrics, self.faults, self.approvals, self.admin_token)
+        admin = admin_app(self.metrics, self.faults, self.approvals, self.admin_token, self.notes)
         self._admin = web.AppRunner(admin, access_log=None)
         if self.worker is not None:
             await self._admin.setup()
@@ -283,6 +171,10 @@ class App:
         self.stopping = True
         await self._runner.cleanup()
         await self._admin.cleanup()
+        self._unfollow.set()
+        await self._following
+        if isinstance(self.engine, OpaEngine):
+            await self.engine.close()
         await self.upstream.close()
         if isinstance(self.store, RedisStore):
             await self.store.close()
@@ -304,6 +196,33 @@ class App:
         await stop.wait()
         log.info("stopping: open requests have %g s to end", self.settings.limits.drain_s)
         await self.stop()
+
+    async def _follow_policies(self) -> None:
+        """Keep up with the policies, wherever they are, and record which are in force."""
+        self._unfollow = asyncio.Event()
+        if isinstance(self.engine, OpaEngine):
+            await self.engine.start()
+            self._following = spawn(self.engine.run(self._unfollow))
+            return
+        self._watcher = PolicyWatcher(
+            self.engine,
+            lambda: parts.load_policies(self.settings),
+            parts.policy_paths(self.settings),
+            note=self._note_policies,
+        )
+        self._note_policies("loaded", self.engine.revision, ())
+        self._following = spawn(self._watcher.run(self._unfollow))
+
+    def _note_policies(self, event: str, revision: str, faults: Sequence[str]) -> None:
+        time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        with contextlib.suppress(Unavailable):  # the log's own faults are told by readiness
+            self.sink.write(PolicyRecord(time, event, revision, tuple(faults)))
+
+    def notes(self) -> list[str]:
+        """What is wrong and does not keep Callgate from serving."""
+        if isinstance(self.engine, OpaEngine):
+            return [f"policies: {self.engine.fault}"] if self.engine.fault else []
+        return [f"policies: the last good ones are in force; {fault}" for fault in self._watcher.faults]
 
     def faults(self) -> list[str]:
         """What keeps Callgate from serving."""
@@ -340,24 +259,24 @@ def _bracketed(host: str) -> str:
 def build(settings: Settings, environ: Mapping[str, str] | None = None, worker: Worker | None = None) -> App:
     """Put Callgate together; raises ``ConfigFault`` with every fault of settings, policies and tools."""
     environ = os.environ if environ is None else environ
-    faults: list[str] = _not_yet(settings)
+    faults: list[str] = []
     engine = registry = who = store = None
     endpoints: list[Endpoint] = []
     with _collecting(faults):
-        engine = RegorusEngine(load_policies(settings))
+        engine = parts.engine(settings, environ)
     with _collecting(faults):
         registry = Registry.load(settings.tools.paths)
     with _collecting(faults):
-        who = Identity([_recogniser(way) for way in settings.identity])
+        who = Identity([parts.recogniser(way) for way in settings.identity])
     for upstream in settings.upstreams:
         with _collecting(faults):
-            endpoints.append(_endpoint(upstream, environ))
+            endpoints.append(parts.endpoint(upstream, environ))
     token = None
     with _collecting(faults):
         token = settings.admin.token.resolve(environ) if settings.admin.token else None
     with _collecting(faults):
-        store = _store(settings, environ)
-    faults += _pattern_faults(settings, registry)
+        store = parts.store(settings, environ)
+    faults += parts.pattern_faults(settings, registry)
     if faults or engine is None or registry is None or who is None or store is None:
         raise ConfigFault(faults)
     return _assemble(settings, engine, registry, who, endpoints, token, store, worker)
@@ -365,7 +284,7 @@ def build(settings: Settings, environ: Mapping[str, str] | None = None, worker: 
 
 def _assemble(
     settings: Settings,
-    engine: RegorusEngine,
+    engine: parts.Engine,
     registry: Registry,
     who: Identity,
     endpoints: Sequence[Endpoint],
@@ -381,10 +300,10 @@ def _assemble(
     models = [glob for upstream in settings.upstreams for glob in upstream.models if "*" not in glob]
     sink = Tee(*logs, MetricsSink(metrics, tools=sorted(registry.specs), models=models))
     limits = settings.limits
-    results = results_gate(settings, engine, LinearPatterns(), sink)
-    cache = cache_guard(settings, store, results)
-    prices = priced(settings)
-    watched = guards(settings, engine, limits_guard(settings, registry, store), cache)
+    results = parts.results_gate(settings, engine, LinearPatterns(), sink)
+    cache = parts.cache_guard(settings, store, results)
+    prices = parts.priced(settings)
+    watched = guards(settings, engine, parts.limits_guard(settings, registry, store), cache)
     core = Core(
         upstream=(upstream := HttpUpstream(endpoints)),
         pipeline=Pipeline(
@@ -400,7 +319,7 @@ def _assemble(
         registry=lambda: registry,
         gates=gates(settings, engine, results),
         learners=(cache,) if cache is not None else (),
-        meter=meter(settings, prices, store),
+        meter=parts.meter(settings, prices, store),
         cost_usd=prices.cost_usd,
         approvals=Approvals(
             store,
@@ -425,32 +344,20 @@ def _assemble(
     )
     names = [w.guard.name if w.mode == "enforce" else f"{w.guard.name} (shadow)" for w in watched]
     return App(
-        settings, proxy, upstream, store, logs, metrics, registry, names, core.approvals, token, worker
+        settings,
+        proxy,
+        engine,
+        upstream,
+        store,
+        logs,
+        sink,
+        metrics,
+        registry,
+        names,
+        core.approvals,
+        token,
+        worker,
     )
-
-
-def _store(settings: Settings, environ: Mapping[str, str]) -> MemoryStore | RedisStore:
-    store = settings.store
-    if store.kind == "memory":
-        return MemoryStore(store.max_entries, store.max_bytes)
-    try:
-        return RedisStore(_resolved(store.url, environ), store.prefix, store.timeout_s)
-    except ValueError as exc:
-        raise ConfigFault([f"store.url: {exc}"]) from None
-
-
-def _pattern_faults(settings: Settings, registry: Registry | None) -> list[str]:
-    """What is wrong with the regular expressions of settings and tools."""
-    places = {"results.patterns": settings.results.patterns}
-    for name, spec in (registry.specs if registry is not None else {}).items():
-        places[f"tool {name!r}: results.patterns"] = spec.results.patterns if spec.results else ()
-    checked = LinearPatterns()
-    return [
-        f"{place}[{index}]: {fault}"
-        for place, expressions in places.items()
-        for index, expression in enumerate(expressions)
-        if (fault := checked.fault(expression))
-    ]
 
 
 @contextlib.contextmanager
@@ -459,63 +366,3 @@ def _collecting(faults: list[str]) -> Iterator[None]:
         yield
     except (ConfigFault, PolicyFault, RegistryFault, IdentityFault) as exc:
         faults.extend(exc.faults)
-
-
-def _not_yet(settings: Settings) -> list[str]:
-    """What the settings' contract has and this version does not: refused, never ignored."""
-    faults = []
-    if settings.policies.engine == "opa":
-        faults.append("policies.engine: opa is not served by this version yet (use embedded)")
-    return faults
-
-
-def packaged(name: str) -> Path:
-    """A folder of defaults: beside the code in a checkout, inside the package where it is installed."""
-    inside = Path(str(files("proxy"))) / "_defaults" / name
-    return inside if inside.is_dir() else Path(__file__).parent.parent / name
-
-
-def load_policies(settings: Settings) -> PolicySet:
-    """The policies and data that the settings name; the starter policies where they name none."""
-    return PolicySet.load(settings.policies.paths or (packaged("policies"),))
-
-
-def _recogniser(way: Recogniser) -> identities.Recogniser:
-    match way:
-        case ApiKeys():
-            return identities.ApiKeys(way.path)
-        case Header():
-            return identities.TrustedHeaders(way.id, way.roles, way.tenant, way.trusted)
-        case Passthrough():
-            return identities.Passthrough()
-        case Anonymous():
-            return identities.Anonymous(way.roles, way.tenant)
-        case Jwt():
-            identities.jwt()
-
-
-def _endpoint(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Endpoint:
-    return Endpoint(
-        name=upstream.name,
-        base_url=upstream.versioned,
-        models=upstream.models,
-        key=None if upstream.auth == "passthrough" else upstream.auth.resolve(environ),
-        headers={name: _resolved(value, environ) for name, value in upstream.headers.items()},
-        connect_timeout_s=upstream.connect_timeout_s,
-        first_byte_timeout_s=upstream.first_byte_timeout_s,
-        idle_timeout_s=upstream.idle_timeout_s,
-        tls=_tls(upstream),
-    )
-
-
-def _resolved(value: str | SecretRef, environ: Mapping[str, str]) -> str:
-    return value if isinstance(value, str) else value.resolve(environ)
-
-
-def _tls(upstream: UpstreamSettings) -> ssl.SSLContext | bool:
-    if upstream.ca_file is None:
-        return upstream.tls_verify
-    try:
-        return ssl.create_default_context(cafile=str(upstream.ca_file))
-    except (OSError, ssl.SSLError) as exc:
-        raise ConfigFault([f"upstreams.{upstream.name}.ca_file: {upstream.ca_file}: {exc}"]) from None

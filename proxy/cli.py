@@ -15,8 +15,8 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from proxy import __version__
-from proxy.app import App, build, load_policies
-from proxy.config import ConfigFault, Settings, load, settings_schema
+from proxy.app import App, build
+from proxy.config import ConfigFault, load, settings_schema
 from proxy.ports import Unavailable
 from proxy.workers import Supervisor, serve_one
 
@@ -100,16 +100,19 @@ def check(config: ConfigFile = None) -> None:
     for upstream in settings.upstreams:
         table.add_row("upstream", f"{upstream.name}: {upstream.base_url} for {', '.join(upstream.models)}")
     table.add_row("identity", " > ".join(way.kind for way in settings.identity))
-    table.add_row("policies", _policies_line(settings))
+    table.add_row("policies", _policies_line(built))
     table.add_row("tools", f"{len(built.registry.specs)} registered, others: {settings.tools.unregistered}")
     table.add_row("guards", " > ".join(built.guard_names))
     table.add_row("config digest", settings.digest[:16])
     out.print(table)
 
 
-def _policies_line(settings: Settings) -> str:
-    where = ", ".join(map(str, settings.policies.paths)) or "the starter policies"
-    return f"{where} (revision {load_policies(settings).revision[:16]})"
+def _policies_line(built: App) -> str:
+    policies = built.settings.policies
+    if policies.engine == "opa":
+        return f"those of the OPA server at {policies.opa.url}"
+    where = ", ".join(map(str, policies.paths)) or "the starter policies"
+    return f"{where} (revision {built.engine.revision[:16]})"
 
 
 @app.command()

@@ -181,7 +181,10 @@ class ToolCall:
         return cls(id, name, text, {"input": text}, None, "custom")
 
     def with_arguments(self, arguments: dict[str, Any]) -> ToolCall:
-        """The same call with other arguments, written compactly."""
+        """The same call with other arguments, written compactly; a custom call's is its free text."""
+        if self.kind == "custom":
+            text = arguments.get("input")
+            return ToolCall.parse(self.id, self.name, text if isinstance(text, str) else "", "custom")
         return ToolCall(self.id, self.name, dumps(arguments).decode(), arguments, None, self.kind)
 
 

@@ -207,7 +207,25 @@ class ResultRecord:
         return {"kind": self.kind} | {name: getattr(self, name) for name in self.__slots__}
 
 
-Record = DecisionRecord | ExchangeRecord | TicketRecord | ResultRecord
+@dataclass(frozen=True, slots=True)
+class PolicyRecord:
+    """Policies were put in force, or refused when they changed."""
+
+    kind: ClassVar[str] = "policy"
+
+    time: str
+    event: str
+    """``loaded``, or ``refused``: then the last good ones stay in force."""
+    revision: str
+    """Of the policies that are in force after this."""
+    faults: tuple[str, ...] = ()
+
+    def fields(self) -> dict[str, Any]:
+        """The record as one flat JSON object."""
+        return {"kind": self.kind} | {name: getattr(self, name) for name in self.__slots__}
+
+
+Record = DecisionRecord | ExchangeRecord | TicketRecord | ResultRecord | PolicyRecord
 
 
 def masked(value: Any, pointers: Sequence[str]) -> Any:

@@ -15,10 +15,11 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from proxy.app import App, build, packaged
+from proxy.app import App, build
 from proxy.config import Settings
 from proxy.demo.situations import SITUATIONS, Seen, Situation
 from proxy.model import dumps, loads
+from proxy.parts import packaged
 from proxy.scripted import ScriptedProvider, load_scripts
 from proxy.tools import Registry
 

@@ -18,6 +18,9 @@ log = logging.getLogger("callgate.policies")
 _SETTLE_MS = 200
 
 
+Note = Callable[[str, str, Sequence[str]], None]
+
+
 class Replaceable(Protocol):
     """An engine that takes other policies."""
 
@@ -40,14 +43,16 @@ class PolicyWatcher:
         load: Callable[[], PolicySet],
         paths: Sequence[Path],
         settle_ms: int = _SETTLE_MS,
+        note: Note = lambda event, revision, faults: None,
     ) -> None:
+        """``note`` is told of every change: ``loaded`` or ``refused``, the revision in force, the faults."""
         self.faults: tuple[str, ...] = ()
         """What is wrong with the files as they stand; empty while they are in force."""
         self.reloads = 0
         """How often other policies were put in force."""
         self.failures = 0
         """How often the files could not be put in force."""
-        self._engine, self._load, self._settle_ms = engine, load, settle_ms
+        self._engine, self._load, self._settle_ms, self._note = engine, load, settle_ms, note
         # The folder of a file: who replaces a file by a rename does not touch the file that was watched.
         self._watched = sorted({path if path.is_dir() else path.parent for path in paths})
 
@@ -72,6 +77,8 @@ class PolicyWatcher:
             self.faults, self.failures = tuple(exc.faults), self.failures + 1
             for fault in exc.faults:
                 log.error("the changed policies are not in force: %s", fault)
+            self._note("refused", self._engine.revision, exc.faults)
             return
         self.faults, self.reloads = (), self.reloads + 1
         log.info("policies %s are in force", policy_set.revision[:16])
+        self._note("loaded", policy_set.revision, ())

@@ -15,16 +15,25 @@ Faults = Callable[[], Sequence[str]]
 
 
 def admin_app(
-    registry: CollectorRegistry, faults: Faults, approvals: Approvals, token: str | None = None
+    registry: CollectorRegistry,
+    faults: Faults,
+    approvals: Approvals,
+    token: str | None = None,
+    notes: Faults = tuple,
 ) -> web.Application:
-    """The admin application; ``faults`` names what keeps Callgate from serving, and is empty when it can."""
+    """The admin application; ``faults`` names what keeps Callgate from serving, and is empty when it can.
+
+    ``notes`` names what is wrong all the same.
+    """
 
     async def healthz(request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
     async def readyz(request: web.Request) -> web.Response:
         wrong = list(faults())
-        body = {"status": "unavailable" if wrong else "ready", "faults": wrong}
+        body: dict[str, object] = {"status": "unavailable" if wrong else "ready", "faults": wrong}
+        if remarks := list(notes()):
+            body["notes"] = remarks
         return web.json_response(body, status=503 if wrong else 200)
 
     async def metrics(request: web.Request) -> web.Response:

@@ -12,7 +12,14 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from proxy.model import MAX_SAFE_INTEGER
-from proxy.record import DecisionRecord, ExchangeRecord, Record, ResultRecord, TicketRecord
+from proxy.record import (
+    DecisionRecord,
+    ExchangeRecord,
+    PolicyRecord,
+    Record,
+    ResultRecord,
+    TicketRecord,
+)
 
 OTHER = "other"
 """The label value of every name that may not have one of its own."""
@@ -118,6 +125,9 @@ class MetricsSink(Collector):
         )
         self._restored = _Counts("callgate_restored_calls", "Calls settled earlier and put back.")
         self._tickets = _Counts("callgate_tickets", "Steps of turns held for a person.", ("event", "by"))
+        self._policies = _Counts(
+            "callgate_policy_changes", "Policies put in force, or refused when they changed.", ("event",)
+        )
         self._results = _Counts("callgate_results", "Tool results seen on their way.", ("tool", "effect"))
         registry.register(self)
 
@@ -138,6 +148,7 @@ class MetricsSink(Collector):
         yield self._restored.family()
         yield self._tickets.family()
         yield self._results.family()
+        yield self._policies.family()
 
     def write(self, record: Record) -> None:
         """Count a record."""
@@ -148,6 +159,8 @@ class MetricsSink(Collector):
                 self._count_exchange(record)
             case TicketRecord():
                 self._tickets[record.event, record.by] += 1
+            case PolicyRecord():
+                self._policies[(record.event,)] += 1
             case ResultRecord():
                 self._results[self._tools[record.tool], record.effect] += 1
 

@@ -15,6 +15,7 @@ from proxy.record import (
     GEN_AI_TOOL_NAME,
     DecisionRecord,
     ExchangeRecord,
+    PolicyRecord,
     Record,
     ResultRecord,
     Step,
@@ -22,7 +23,7 @@ from proxy.record import (
 )
 
 _KINDS: dict[str, type[Record]] = {
-    kind.kind: kind for kind in (DecisionRecord, ExchangeRecord, TicketRecord, ResultRecord)
+    kind.kind: kind for kind in (DecisionRecord, ExchangeRecord, TicketRecord, ResultRecord, PolicyRecord)
 }
 _ATTRIBUTES = {
     GEN_AI_REQUEST_MODEL: "model",
@@ -43,7 +44,7 @@ def record_of(entry: Mapping[str, Any]) -> Record | None:
         return None
     known = {field.name for field in fields(kind)}
     values = {name: value for key, value in entry.items() if (name := _ATTRIBUTES.get(key, key)) in known}
-    for name in {"reasons", "decisions", "labels"} & values.keys():
+    for name in {"reasons", "decisions", "labels", "faults"} & values.keys():
         values[name] = tuple(values[name])
     try:
         if "trail" in values:

@@ -14,7 +14,6 @@ from typing import Any
 
 import orjson
 
-from proxy.app import limits_guard, meter, priced
 from proxy.approvals import Approvals
 from proxy.config import Settings
 from proxy.engines.patterns import LinearPatterns
@@ -30,6 +29,7 @@ from proxy.guards.loop import LoopGuard
 from proxy.guards.policy import PolicyGuard
 from proxy.guards.schema import SchemaGuard
 from proxy.model import PastResult, Principal
+from proxy.parts import limits_guard, meter, priced
 from proxy.pipeline import Pipeline, Watched
 from proxy.ports import Ask, Headers, UpstreamFailed
 from proxy.record import DecisionRecord, ExchangeRecord, Record

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.record import Record, ResultRecord, Step, TicketRecord
+from proxy.record import PolicyRecord, Record, ResultRecord, Step, TicketRecord
 from proxy.sinks.chain import entries
 from proxy.sinks.metrics import OTHER, MetricsSink
 from proxy.sinks.reading import record_of
@@ -168,17 +168,18 @@ def test_a_registry_takes_the_sink_once() -> None:
 
 WHO = {"id": "alice", "roles": [], "tenant": "", "kind": "header"}
 TICKET = TicketRecord("2026-01-01T00:00:00.000Z", "t", "c", WHO, "K7Q2MX", "opened", "policy", "Run it?")
+POLICY = PolicyRecord("2026-01-01T00:00:00.000Z", "loaded", "r1")
 RESULT = ResultRecord("2026-01-01T00:00:00.000Z", "t", "c", WHO, "call_1", "fetch_url", "redact")
 
 
 def test_tickets_and_results_are_counted() -> None:
-    metrics = Metrics().fold(TICKET, TICKET, RESULT)
+    metrics = Metrics().fold(TICKET, TICKET, RESULT, POLICY)
     assert metrics['callgate_tickets_total{event="opened",by="policy"}'] == 2
     assert metrics['callgate_results_total{tool="fetch_url",effect="redact"}'] == 1
 
 
 def test_every_metric_is_documented_with_its_labels(decision, exchange) -> None:
-    metrics = Metrics().fold(decision(), exchange(restored=1), TICKET, RESULT)
+    metrics = Metrics().fold(decision(), exchange(restored=1), TICKET, RESULT, POLICY)
     exposed = {}
     for family in metrics.registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")
