@@ -1,4 +1,4 @@
-"""The composition root: settings in, a running Callgate out. The order of guards and gates stands here, once."""
+"""The composition root: settings in, a running Callgate out. The order of guards and gates stands here."""
 
 from __future__ import annotations
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 
-from proxy.approvals import Approvals, Decided, Ticket
+from proxy.approvals import Approvals, Decided
+from proxy.confirming import Confirming
 from proxy.delivery import Delivery
 from proxy.guards.base import Gate, Learner, Meter, Refused, Situation
 from proxy.journal import Journal
 from proxy.model import Event, Failure, Principal, Request, ToolResult, Turn, Usage
-from proxy.pipeline import Capture, Pipeline, Ruling, principal_fields
+from proxy.pipeline import Capture, Pipeline, Ruling
 from proxy.ports import Ask, Downstream, Headers, Reply, Sink, Store, Unavailable, Upstream, UpstreamFailed
-from proxy.record import Record, TicketRecord
+from proxy.record import Record
 from proxy.settlements import Settlements
 from proxy.tools import Registry
 from proxy.verdicts import Break, Deny, Effect, Refusal
@@ -82,6 +83,7 @@ class Exchange:
         now = core.clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         self._journal = Journal(now, incoming.trace_id, codec.protocol, incoming.principal, core.capture)
         self._settlements = Settlements(core.store, codec, incoming.principal, core.settled_ttl_s)
+        self._confirming = Confirming(core.approvals, codec, core.caps, core.sink, self._journal)
         self._hidden: list[tuple[Turn, Sequence[ToolResult]]] = []
 
     async def run(self) -> None:
@@ -119,7 +121,7 @@ class Exchange:
         situation = self._situation(request)
         if request is not came:
             situation.sent = frozenset(result.call_id for result in came.results)
-        decided = await self._answered(request)
+        decided = await self._confirming.answered(situation)
         # Judged is against what the model is shown: a tool that was taken out is an unknown one.
         request = situation.request = await self._admit(request, situation)
         reservation = await self._core.meter.open(situation) if self._core.meter else None
@@ -135,10 +137,13 @@ class Exchange:
         finishing = False
         replay: Reply | None = None
         if decided is not None and decided.approved:
-            _approve(situation, decided, self._journal.time)
-            replay = self._replayed(decided, asked.stream)
+            self._confirming.approve(situation, decided)
+            replay = self._confirming.replay(decided, asked.stream)
         elif decided is not None:
-            asked = self._decline(asked, situation, decided)
+            held_turn = self._confirming.held_turn(decided)
+            results = self._declined(held_turn, situation)
+            self._hidden.append((held_turn, results))
+            asked = self._codec.extend(asked, held_turn, results, relax=True)
         while True:
             turn = await self._ask(asked, finishing, replay)
             if turn is None:
@@ -153,8 +158,8 @@ class Exchange:
                 if held is None:
                     return
                 if held.approved:
-                    _approve(situation, held, self._journal.time)
-                    replay = self._replayed(held, self._delivery.streaming)
+                    self._confirming.approve(situation, held)
+                    replay = self._confirming.replay(held, self._delivery.streaming)
                 else:
                     asked = await self._settle(asked, turn, self._declined(turn, situation), relax=True)
                 continue
@@ -300,62 +305,12 @@ class Exchange:
 
     # -- people ---------------------------------------------------------------------------------
 
-    async def _answered(self, request: Request) -> Decided | None:
-        """What a person decided of a turn that was held for this conversation."""
-        principal, conversation = self._incoming.principal, self._journal.conversation_id
-        try:
-            decided = await self._core.approvals.answered(principal.key, conversation, request.history)
-        except Unavailable as exc:
-            log.error("an approval could not be looked up, so nothing is released: %s", exc)
-            return None
-        return self._note_decision(decided)
-
-    def _note_decision(self, decided: Decided | None) -> Decided | None:
-        if decided is not None:
-            self._note(decided.ticket, "approved" if decided.approved else "declined", decided.by)
-        return decided
-
-    def _note(self, ticket: Ticket, event: str, by: str) -> None:
-        calls = [{"id": call["id"], "name": call["name"]} for call in ticket.calls]
-        who = principal_fields(self._incoming.principal)
-        journal = self._journal
-        self._write(
-            TicketRecord(
-                time=journal.time,
-                trace_id=journal.trace_id,
-                conversation_id=journal.conversation_id,
-                principal=who,
-                code=ticket.code,
-                event=event,
-                by=by,
-                question=ticket.question if self._core.capture == "full" else "",
-                calls=calls,
-            )
-        )
-
     async def _hold(
         self, asked: Request, turn: Turn, rulings: Sequence[Ruling], situation: Situation
     ) -> Decided | None:
-        """Keep the turn and ask a person; what was decided while the answer was held open, or None."""
-        approvals, principal = self._core.approvals, self._incoming.principal
-        will_run = [r.call for r in rulings if r.effect in (Effect.HOLD, Effect.FORWARD)]
-        calls = [(call, situation.registry(call.name)) for call in will_run]
-        try:
-            ticket = await approvals.open(
-                (principal.key, principal.id),
-                situation.conversation_id,
-                self._codec.protocol,
-                self._journal.time,
-                calls,
-                self._codec.hold(turn),
-            )
-            self._note(ticket, "opened", "policy")
-            self._delivery.hold()
-            decided = self._note_decision(await approvals.wait(ticket))
-        except Unavailable as exc:
-            raise UpstreamFailed(
-                503, "store_unavailable", "A call needs confirmation, and it cannot be kept for now."
-            ) from exc
+        """Ask a person; what was decided while the answer was held open, or None once it has ended."""
+        self._delivery.hold()
+        ticket, decided = await self._confirming.ask(turn, rulings, situation)
         if decided is None:
             waiting = Refusal(type="waiting", reasons=("It waits for a person's confirmation.",)).content()
             results = [ToolResult(call.id, waiting) for call in turn.calls]
@@ -370,20 +325,8 @@ class Exchange:
     def _spaced(self, turn: Turn, question: str) -> str:
         return f"\n\n{question}" if self._delivery.said_text or turn.text else question
 
-    def _replayed(self, decided: Decided, stream: bool) -> Reply:
-        """The held turn as if the provider had just given it: it is judged again, like any other."""
-        return _Replay(self._codec.replay(decided.ticket.turn, stream), stream)
-
-    def _decline(self, asked: Request, situation: Situation, decided: Decided) -> Request:
-        """Tell the model that the user declined the turn that was held."""
-        decoder = self._codec.decoder(False, self._core.caps)
-        decoder.feed(self._codec.replay(decided.ticket.turn, False))
-        _, turn = decoder.close()
-        results = self._declined(turn, situation)
-        self._hidden.append((turn, results))
-        return self._codec.extend(asked, turn, results, relax=True)
-
     def _declined(self, turn: Turn, situation: Situation) -> list[ToolResult]:
+        """What the model is told of a turn that a person declined."""
         no = Deny(type="declined", reasons=("The user declined this call.",))
         situation.begin_turn(turn.calls, self._hidden)
         rulings = [self._core.pipeline.refuse(call, situation, no, "approvals") for call in turn.calls]
@@ -448,23 +391,6 @@ class Exchange:
             log.error("a record of exchange %s could not be kept: %s", self._incoming.trace_id, exc)
 
 
-class _Replay:
-    """A reply that is played from memory."""
-
-    status = 200
-
-    def __init__(self, data: bytes, stream: bool) -> None:
-        self.media_type = "text/event-stream" if stream else "application/json"
-        self.headers: Headers = (("content-type", self.media_type),)
-        self._data = data
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        yield self._data
-
-    async def drain(self) -> None:
-        """Nothing is left."""
-
-
 def _outcome(asked: Request, turn: Turn, rulings: Sequence[Ruling], finishing: bool) -> str | None:
     """What the answer comes to where this turn ends it; None where a person or the model is asked."""
     effects = {ruling.effect for ruling in rulings}
@@ -484,10 +410,6 @@ def _estimate(asked: bytes, turn: Turn) -> Usage:
         len(call.name) + len(call.arguments_json) for call in turn.calls
     )
     return Usage(len(asked) // 4 + 1, said // 4 + 1)
-
-
-def _approve(situation: Situation, decided: Decided, time: str) -> None:
-    situation.approve(decided.ticket.approval(decided.by, time), decided.ticket.covers())
 
 
 def _none_run(rulings: Sequence[Ruling]) -> list[Ruling]:

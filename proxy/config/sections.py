@@ -41,7 +41,7 @@ class Admin(Section):
     port: Port = 8788
     """Port to listen on; 0 lets the system choose."""
     token: SecretRef | None = None
-    """Bearer token that the admin API asks for, `{env: NAME}` or `{file: PATH}`; probes and metrics need none."""
+    """Bearer token for the admin API: `{env: NAME}` or `{file: PATH}`. Probes and metrics need none."""
 
 
 class Opa(Section):
