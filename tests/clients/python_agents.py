@@ -12,6 +12,7 @@ from agents import OpenAIChatCompletionsModel, OpenAIResponsesModel, RunConfig, 
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from openai import AsyncOpenAI
+from pydantic import SecretStr
 from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai.models import openai as pydantic_models
 from pydantic_ai.providers.openai import OpenAIProvider
@@ -65,7 +66,7 @@ async def pydantic_ai(model_type: Any, url: str, model: str, tools: Sequence[Too
 
 async def langchain(responses: bool, url: str, model: str, tools: Sequence[Tool], stream: bool) -> str:
     chat = ChatOpenAI(
-        model=model, base_url=url, api_key=lambda: KEY, use_responses_api=responses, max_retries=0
+        model=model, base_url=url, api_key=SecretStr(KEY), use_responses_api=responses, max_retries=0
     ).bind_tools(tools)
     return await asyncio.to_thread(_langchain_loop, chat, {tool.__name__: tool for tool in tools}, stream)
 
