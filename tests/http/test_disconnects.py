@@ -42,7 +42,7 @@ async def test_a_client_that_goes_away_stops_the_provider(
     turns, until = STAGES[stage]
     callgate = await serve(*turns)
     request = http("POST", POST, orjson.dumps(ask(stream=stream)))
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(10):
         arrived = callgate.provider.received(len(turns))
         await _leave(callgate.port, request, until if stream else b"", reset, arrived)
         await callgate.provider.disconnected(1)

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from proxy.http.downstream import Client
 from proxy.wire.sse import SseDecoder
 from tests.http.conftest import Serve
 from tests.http.harness import DROP, GET, RawAnswer, ask, http, post, talk
@@ -48,6 +49,33 @@ async def test_a_body_gets_none(serve: Serve) -> None:
     callgate = await serve({"calls": [DROP]}, {"text": "I may not.", "delay_ms": 250}, limits=QUICK)
     answer = await post(callgate.port, ask())
     assert orjson.loads(answer.body)["choices"][0]["message"]["content"] == "I may not."
+
+
+class _Answer:
+    """What was written of a stream."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    async def write(self, data: bytes) -> None:
+        self.written += data
+
+
+@pytest.mark.parametrize("ends", ["goes on", "is over"])
+async def test_none_follows_when_the_answer_moves_on_as_the_timer_rings(ends: str) -> None:
+    client: Any = Client(None, "t", 60)  # type: ignore[arg-type]
+    client.response, client._keepalive = _Answer(), KEPT
+    client.holding = True
+    client._keepalive_s = 0
+    client._look()  # the timer rings; the keep-alive is about to be written
+    client._keepalive_s = 60
+    if ends == "goes on":
+        client.holding = False
+    else:
+        client.close()
+    await client._alive
+    client.close()
+    assert client.response.written == b""
 
 
 def _without_keepalives(answer: RawAnswer) -> bytes:

@@ -145,7 +145,7 @@ async def test_uploads_and_answers_stream_side_by_side(before: Before) -> None:
         callgate = await before(provider)
         form = {"Content-Type": "multipart/form-data; boundary=x"}
         url = callgate.url + "/audio/transcriptions"
-        async with asyncio.timeout(3), session.post(url, data=pieces(), headers=form) as answer:
+        async with asyncio.timeout(10), session.post(url, data=pieces(), headers=form) as answer:
             async for chunk in answer.content.iter_any():
                 said.put_nowait(chunk)
         assert answer.headers["content-type"] == "audio/mpeg"
@@ -225,7 +225,7 @@ async def test_a_client_that_goes_away_stops_the_provider(before: Before) -> Non
         writer.write(http("GET", "/v1/models"))
         await reader.readuntil(b"hello")
         writer.close()
-        await asyncio.wait_for(left.wait(), 3)
+        await asyncio.wait_for(left.wait(), 10)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ async def serving(file: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process,
     process = await callgate("serve", "--config", str(file))
     assert process.stderr is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             said = (await process.stderr.readuntil(b"serves at")) + await process.stderr.readline()
         port, admin = re.findall(rb"http://[^ )]*", said)
         yield process, int(re.findall(rb":(\d+)/v1", port)[0]), admin.decode()
@@ -100,7 +100,7 @@ async def serving(file: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process,
 
 
 async def _until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(10):
         while not await condition():
             await asyncio.sleep(0.01)
 
@@ -162,7 +162,7 @@ async def test_what_does_not_end_in_time_is_cut_and_nothing_of_it_is_released(tm
         assert not rest.endswith(b"0\r\n\r\n"), "a cut answer does not look whole"
         writer.close()
         assert await asyncio.wait_for(process.wait(), 5) == 0
-        assert 0.3 < time.monotonic() - stopped < 3
+        assert 0.3 < time.monotonic() - stopped < 5
     (record,) = read_audit(tmp_path / "audit", "exchange")
     assert (record["outcome"], record["calls"]) == ("cancelled", 0)
     assert read_audit(tmp_path / "audit", "decision") == []
@@ -187,7 +187,7 @@ async def test_a_call_that_was_released_is_on_record_when_the_process_has_ended(
 
 async def _said(*arguments: str) -> tuple[int | None, str]:
     process = await callgate(*arguments)
-    out, err = await asyncio.wait_for(process.communicate(), 20)
+    out, err = await asyncio.wait_for(process.communicate(), 40)
     return process.returncode, (out + err).decode()
 
 

@@ -142,7 +142,7 @@ async def test_a_provider_that_does_not_begin_to_answer(serve: Serve) -> None:
     callgate = await serve({"text": "a", "delay_ms": 5000}, upstream={"first_byte_timeout_s": 0.1})
     answer = await post(callgate.port, ask())
     assert (answer.status, answer.error["code"]) == (504, "upstream_timeout")
-    await asyncio.wait_for(callgate.provider.disconnected(1), 2)
+    await asyncio.wait_for(callgate.provider.disconnected(1), 5)
     assert len(callgate.provider.requests) == 1
 
 
@@ -152,10 +152,10 @@ async def test_a_provider_that_falls_silent(serve: Serve, stream: bool) -> None:
     callgate = await serve(turn, upstream={"idle_timeout_s": 0.15})
     begun = time.monotonic()
     answer = await post(callgate.port, ask(stream=stream))
-    assert 0.14 < time.monotonic() - begun < 1.5
+    assert 0.14 < time.monotonic() - begun < 4
     assert b"upstream_stalled" in answer.body
     assert answer.status == (200 if stream else 504)
-    await asyncio.wait_for(callgate.provider.disconnected(1), 2)
+    await asyncio.wait_for(callgate.provider.disconnected(1), 5)
 
 
 # -- what a scripted provider would not say
