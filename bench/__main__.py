@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +14,20 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import workload
+from bench import protocols, workload
 from bench.callgate import KEY_VARIABLE, write_config
 from bench.load import Numbers, drive
 from bench.measure import CONCURRENCY, STREAMS_AT_ONCE, Advance, Scale, Setting, upstream
 from bench.policy import microseconds_per_decision
 from bench.processes import INTERRUPTS, BenchFault, Server, free_port
 from bench.profiled import Profile
+from bench.relations import (
+    Amount,
+    cache_relation,
+    history_relation,
+    protocol_relations,
+    redis_relation,
+)
 from bench.report import LARGE, SMALL, Results, show, show_profile
 from bench.workload import Exchange
 from proxy.model import dumps
@@ -31,6 +38,10 @@ FULL = Scale(
 QUICK = Scale(
     rounds=3, bodies=100, bursts=32, streams=16, latencies=60, memory=400, histories=2, decisions=450
 )
+# Callgate against itself: the same servers and caches, so that fewer rounds agree as well.
+_SELF_FULL = Amount(rounds=7, bodies=300, streams=32, histories=32)
+_SELF_QUICK = Amount(rounds=3, bodies=60, streams=16, histories=8)
+_SELF_STAGES = 5
 _MEMORY_REQUESTS = 100_000
 _SIZES = (SMALL, 256 * 1024, LARGE)
 _PROFILE_FACTOR = 10
@@ -61,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.profile:
             _profile(scale, out)
         else:
-            results = _measure(scale)
+            results = _measure(scale, _SELF_QUICK if options.quick else _SELF_FULL)
             show(results, out)
             print(dumps(results.as_json()).decode())
     except BenchFault as exc:
@@ -93,10 +104,11 @@ def _kinds(scale: Scale) -> dict[str, tuple[Exchange, int, int]]:
     }
 
 
-def _measure(scale: Scale) -> Results:
+def _measure(scale: Scale, amount: Amount) -> Results:
     results = Results()
     kinds = _kinds(scale)
     total = (len(kinds) + 1) * scale.rounds + 2 * _LATENCY_ROUNDS + _PORTIONS + _POLICY_CASES
+    total += _SELF_STAGES * amount.rounds
     with _progress(total) as (progress, advance), Setting() as setting:
 
         def say(what: str) -> None:
@@ -108,6 +120,7 @@ def _measure(scale: Scale) -> Results:
         for name, count in (("body", scale.latencies), ("burst", scale.latencies // 3)):
             say(f"Latency: {name}")
             results.latencies[name] = setting.latency(kinds[name][0], _LATENCY_ROUNDS, count, advance)
+        _measure_relations(results, setting, amount, say, advance)
         say("Memory")
         results.memory = setting.memory(scale.memory, _PORTIONS, advance)
         say("Long histories")
@@ -117,9 +130,27 @@ def _measure(scale: Scale) -> Results:
     return results
 
 
+def _measure_relations(
+    results: Results, setting: Setting, amount: Amount, say: Callable[[str], None], advance: Advance
+) -> None:
+    say("CPU: protocols")
+    results.relations += protocol_relations(setting, amount, advance)
+    say("CPU: cached answers")
+    results.relations.append(cache_relation(setting, amount, advance))
+    say("CPU: many past calls")
+    results.relations.append(history_relation(setting, amount, advance))
+    say("CPU: Redis")
+    redis = redis_relation(setting, amount, advance)
+    results.redis_found = redis is not None
+    results.relations += [redis] if redis is not None else []
+
+
 def _profile(scale: Scale, out: Console) -> None:
     """Put load on Callgate as ``bench.profiled`` serves it, once for each kind of request."""
-    for name, (exchange, count, at_once) in _kinds(scale).items():
+    kinds = _kinds(scale)
+    for other in (protocols.of_responses(streamed=True), protocols.of_messages(streamed=True)):
+        kinds[other.name] = (other, scale.streams, STREAMS_AT_ONCE)
+    for name, (exchange, count, at_once) in kinds.items():
         with TemporaryDirectory(prefix="callgate-bench-") as scratch:
             folder = Path(scratch)
             port, admin, provider = (free_port() for _ in range(3))

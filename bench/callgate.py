@@ -31,8 +31,13 @@ def policy_data() -> dict[str, Any]:
     return {"callgate": {"roles": roles}, "reference": {"customers": customers}}
 
 
-def write_config(folder: Path, port: int, admin_port: int, upstream_port: int) -> Path:
-    """Write callgate.yaml and all that it names into ``folder``; returns its path."""
+def write_config(
+    folder: Path, port: int, admin_port: int, upstream_port: int, redis: str | None = None
+) -> Path:
+    """Write callgate.yaml and all that it names into ``folder``; returns its path.
+
+    ``redis``: the URL of the store; without it, state is kept in the process.
+    """
     for name in ("tools", "data"):
         (folder / name).mkdir()
     for tool in tools():
@@ -40,7 +45,7 @@ def write_config(folder: Path, port: int, admin_port: int, upstream_port: int) -
     _write(folder / "data" / "data.yaml", policy_data())
     digest = hashlib.sha256(API_KEY.encode()).hexdigest()
     _write(folder / "keys.yaml", {digest: {"id": "order-desk-bot", "roles": [ROLE], "tenant": "shop"}})
-    config = {
+    config: dict[str, Any] = {
         "listen": {"port": port},
         "admin": {"port": admin_port},
         "upstreams": [
@@ -55,6 +60,8 @@ def write_config(folder: Path, port: int, admin_port: int, upstream_port: int) -
         "tools": {"paths": ["tools"], "unregistered": "deny"},
         "audit": {"sinks": [{"kind": "jsonl", "path": "audit"}]},
     }
+    if redis is not None:
+        config["store"] = {"kind": "redis", "url": redis}
     _write(folder / "callgate.yaml", config)
     return folder / "callgate.yaml"
 

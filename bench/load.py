@@ -45,7 +45,7 @@ class Client(asyncio.Protocol):
         if self._done is not None and not self._done.done():
             self._done.set_exception(BenchFault(f"the connection was closed: {exc or self._shown()}"))
 
-    async def ask(self, request: bytes, ends_with: bytes) -> tuple[float, float]:
+    async def ask(self, request: bytes, exchange: Exchange) -> tuple[float, float]:
         """Send a request and read its answer; returns the seconds to its first and its last byte."""
         assert self._transport is not None
         self._buffer.clear()
@@ -56,7 +56,8 @@ class Client(asyncio.Protocol):
         await self._done
         took = perf_counter() - began
         end = len(self._buffer) if self._length is not None else -len(b"\r\n" + _LAST_CHUNK)
-        if not self._buffer.startswith(b"HTTP/1.1 200 ") or not self._buffer[:end].endswith(ends_with):
+        ended = self._buffer[:end].endswith(exchange.ends_with) and exchange.holds in self._buffer
+        if not self._buffer.startswith(b"HTTP/1.1 200 ") or not ended:
             raise BenchFault(f"not the answer that was expected: {self._shown()}")
         return self._first - began, took
 
@@ -119,7 +120,7 @@ async def _worker(
     _, client = await loop.create_connection(Client, "127.0.0.1", port)
     try:
         for _ in left:
-            first, total = await client.ask(exchange.request(numbers.take()), exchange.ends_with)
+            first, total = await client.ask(exchange.request(numbers.take()), exchange)
             sample.first_s.append(first)
             sample.total_s.append(total)
     finally:

@@ -61,6 +61,16 @@ class Comparison:
         return median(self.ratios)
 
 
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of those that take turns: who is asked what, how often a round, and how many at once."""
+
+    server: Server
+    exchange: Exchange
+    count: int
+    concurrency: int = CONCURRENCY
+
+
 @dataclass
 class Latency:
     """Seconds that requests took one at a time: straight to the provider, and through each proxy."""
@@ -114,7 +124,7 @@ class Setting:
             command = ["-m", "bench.passthrough", str(ports[1]), url]
             self.passthrough = stack.enter_context(Server("passthrough", command, ports[1]))
             config = write_config(folder, ports[2], ports[3], ports[0])
-            self.callgate = stack.enter_context(callgate(config, ports[2]))
+            self.callgate = stack.enter_context(callgate("callgate", config, ports[2]))
             self._runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
             self._stack = stack.pop_all()
         return self
@@ -137,15 +147,20 @@ class Setting:
         self, exchange: Exchange, rounds: int, count: int, concurrency: int, advance: Advance
     ) -> Comparison:
         """CPU a request in both proxies, in alternating rounds."""
-        seen: dict[str, list[float]] = {self.passthrough.name: [], self.callgate.name: []}
-        for server in (self.passthrough, self.callgate):
-            self.drive(server, exchange, max(count // 3, concurrency), concurrency)
+        both = [Side(server, exchange, count, concurrency) for server in (self.passthrough, self.callgate)]
+        return Comparison(*self.alternate(both, rounds, advance))
+
+    def alternate(self, sides: Sequence[Side], rounds: int, advance: Advance) -> list[list[float]]:
+        """CPU a request of each side, round by round, in microseconds; every other round runs backwards."""
+        seen: list[list[float]] = [[] for _ in sides]
+        for side in sides:
+            self.drive(side.server, side.exchange, max(side.count // 3, side.concurrency), side.concurrency)
         for number in range(rounds):
-            order = (self.passthrough, self.callgate)
-            for server in order if number % 2 else order[::-1]:
-                seen[server.name].append(self._cpu_us(server, exchange, count, concurrency))
+            order = list(zip(sides, seen, strict=True))
+            for side, figures in order if number % 2 else order[::-1]:
+                figures.append(self._cpu_us(side.server, side.exchange, side.count, side.concurrency))
             advance()
-        return Comparison(seen[self.passthrough.name], seen[self.callgate.name])
+        return seen
 
     def latency(self, exchange: Exchange, rounds: int, count: int, advance: Advance) -> Latency:
         """What requests take one at a time, ``count`` of them to each server."""
@@ -189,7 +204,7 @@ def upstream(port: int) -> Server:
     return Server("direct", ["-m", "bench.upstream", str(port)], port)
 
 
-def callgate(config: Path, port: int) -> Server:
+def callgate(name: str, config: Path, port: int) -> Server:
     """Callgate as ``callgate serve`` runs it."""
     command = ["-m", "proxy", "serve", "--config", str(config), "--log-level", "warning"]
-    return Server("callgate", command, port, {KEY_VARIABLE: "sk-bench"})
+    return Server(name, command, port, {KEY_VARIABLE: "sk-bench"})

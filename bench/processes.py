@@ -62,10 +62,15 @@ class Server:
     """A server process: started on entering, and ended, by its id, on leaving however that comes about."""
 
     def __init__(
-        self, name: str, command: Sequence[str], port: int, environ: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        port: int,
+        environ: Mapping[str, str] | None = None,
+        program: str = sys.executable,
     ) -> None:
         self.name, self.port = name, port
-        self._command = [sys.executable, *command]
+        self._command = [program, *command]
         self._environ = {**os.environ, **(environ or {})}
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from bench.measure import Comparison, Latency, Memory, percentile
 from bench.profiled import Profile
+from bench.relations import Relation
 
 GOALS = {"body": 1.8, "stream": 1.5}
 """Callgate's CPU over the pass-through's, at most."""
@@ -31,6 +32,8 @@ class Results:
     memory: Memory | None = None
     history: Mapping[int, tuple[int, float]] = field(default_factory=dict)
     policy_us: Mapping[str, float] = field(default_factory=dict)
+    relations: list[Relation] = field(default_factory=list)
+    redis_found: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """Flat, with the unit at the end of each key."""
@@ -48,6 +51,8 @@ class Results:
             flat["history_cost_per_byte_ratio"] = round(self.history_ratio, 3)
             flat |= {f"history_{size // 1024}kb_cpu_us": round(us) for size, (_, us) in self.history.items()}
         flat |= {f"policy_{name}_us": round(us, 1) for name, us in self.policy_us.items()}
+        for relation in self.relations:
+            flat |= _relation_fields(relation)
         return flat | machine()
 
     @property
@@ -77,6 +82,19 @@ def _cpu_fields(name: str, compared: Comparison) -> dict[str, Any]:
     }
 
 
+def _relation_fields(relation: Relation) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        f"{relation.key}_{relation.to}": round(relation.ratio, 3),
+        f"{relation.key}_{relation.to}_min": round(min(relation.ratios), 3),
+        f"{relation.key}_{relation.to}_max": round(max(relation.ratios), 3),
+        f"{relation.key}_cpu_us": round(percentile(relation.us, 50)),
+        f"{relation.key}_base_cpu_us": round(percentile(relation.base_us, 50)),
+    }
+    if relation.per_byte is not None:
+        fields[f"{relation.key}_cpu_per_kb_ratio"] = round(relation.per_byte, 3)
+    return fields
+
+
 def _latency_fields(name: str, latency: Latency) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for measured, seconds in (("first_byte", latency.first_s), ("total", latency.total_s)):
@@ -94,7 +112,12 @@ def added_ms(seconds: Mapping[str, list[float]], proxy: str, percent: int) -> fl
 
 def show(results: Results, out: Console) -> None:
     """Print the tables."""
-    for table in (_cpu_table(results), _latency_table(results), _rest_table(results)):
+    for table in (
+        _cpu_table(results),
+        _relation_table(results),
+        _latency_table(results),
+        _rest_table(results),
+    ):
         out.print(table)
         out.print()
 
@@ -114,6 +137,27 @@ def _cpu_table(results: Results) -> Table:
             f"{min(compared.ratios):.2f} to {max(compared.ratios):.2f}",
             "" if goal is None else f"≤ {goal:g}",
         )
+    return table
+
+
+def _relation_table(results: Results) -> Table:
+    table = Table(title="Callgate against itself: CPU time a request", title_justify="left")
+    for heading in ("Kind", "µs", "Over", "µs", "Ratio", "Rounds", "Goal"):
+        table.add_column(heading, justify="left" if heading in ("Kind", "Over") else "right")
+    for relation in results.relations:
+        goal = relation.goal
+        met = "green" if goal is None or relation.ratio <= goal else "red"
+        table.add_row(
+            relation.key.replace("_", " "),
+            f"{percentile(relation.us, 50):,.0f}",
+            relation.over,
+            f"{percentile(relation.base_us, 50):,.0f}",
+            f"[{met}]{relation.ratio:.2f}[/]",
+            f"{min(relation.ratios):.2f} to {max(relation.ratios):.2f}",
+            "" if goal is None else f"≤ {goal:g}",
+        )
+    if not results.redis_found:
+        table.add_row("redis", "not measured", "no server", "", "", "", "")
     return table
 
 
@@ -146,6 +190,10 @@ def _rest_table(results: Results) -> Table:
         )
     if results.history:
         table.add_row("Cost a byte, 1024 KB over 64 KB (goal ≤ 1)", f"{results.history_ratio:.2f}")
+    for relation in results.relations:
+        if relation.per_byte is not None:
+            title = f"Cost a KB, {relation.key.replace('_', ' ')} over {relation.over}"
+            table.add_row(title, f"{relation.per_byte:.2f}")
     for name, us in results.policy_us.items():
         table.add_row(f"Policy decision: {name.replace('_', ' ')}", f"{us:,.0f} µs")
     return table

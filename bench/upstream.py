@@ -10,6 +10,7 @@ import sys
 from functools import partial
 from typing import cast
 
+from bench import protocols, reads
 from bench.workload import answer, frames
 
 GAP_S = 0.002
@@ -27,8 +28,29 @@ _STREAM = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nx-request-id: req_1\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
-WHOLE = _BODY % len(answer()) + answer()
-PIECES = (_STREAM, *map(_chunked, frames()), b"0\r\n\r\n")
+
+
+def _whole(body: bytes) -> bytes:
+    return _BODY % len(body) + body
+
+
+def _pieces(events: list[bytes]) -> tuple[bytes, ...]:
+    return (_STREAM, *map(_chunked, events), b"0\r\n\r\n")
+
+
+BURST = b"bench-burst"
+PIECES = {b"bench-stream": _pieces(frames()), BURST: _pieces(frames())}
+"""By model, the writes of its streams."""
+BODIES = {
+    b"bench-body": _whole(answer()),
+    reads.CACHED.encode(): _whole(reads.CALLING),
+    reads.FORWARDED.encode(): _whole(reads.FORWARDING),
+}
+"""By model, what it answers at once."""
+SAYING = _whole(reads.SAYING)
+for _dialect in protocols.DIALECTS.values():
+    PIECES[protocols.model_of(_dialect, True).encode()] = _pieces(protocols.frames(_dialect))
+    BODIES[protocols.model_of(_dialect, False).encode()] = _whole(protocols.answer(_dialect))
 
 
 class Answering(asyncio.Protocol):
@@ -62,20 +84,27 @@ class Answering(asyncio.Protocol):
 
     def _answer(self, request: bytes) -> None:
         assert self._transport is not None
-        if b'"model":"bench-stream"' in request:
-            self._pace(0)
-        elif b'"model":"bench-burst"' in request:
-            for piece in PIECES:
+        model = _model(request)
+        if model in BODIES:
+            # A model that has its result speaks.
+            told = model == reads.CACHED.encode() and b'"role":"tool"' in request
+            self._transport.write(SAYING if told else BODIES[model])
+        elif model == BURST:
+            for piece in PIECES[model]:
                 self._transport.write(piece)
         else:
-            self._transport.write(WHOLE)
+            self._pace(PIECES[model], 0)
 
-    def _pace(self, at: int) -> None:
+    def _pace(self, pieces: tuple[bytes, ...], at: int) -> None:
         assert self._transport is not None
-        self._transport.write(PIECES[at])
-        if at + 1 < len(PIECES):
+        self._transport.write(pieces[at])
+        if at + 1 < len(pieces):
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(GAP_S, partial(self._pace, at + 1))
+            self._timer = loop.call_later(GAP_S, partial(self._pace, pieces, at + 1))
+
+
+def _model(request: bytes) -> bytes:
+    return request.partition(b'"model":"')[2].partition(b'"')[0]
 
 
 def _content_length(head: bytes) -> int:

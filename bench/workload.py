@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ class Exchange:
     body: bytes
     ends_with: bytes
     """What the answer's payload ends with."""
+    holds: bytes = b""
+    """What stands somewhere in it."""
 
     @property
     def size(self) -> int:
@@ -56,25 +59,22 @@ class Exchange:
         return self.head + self.body.replace(_NUMBER, b"%08d" % number, 1)
 
 
-def _exchange(name: str, model: str, messages: list[dict[str, Any]], ends_with: bytes) -> Exchange:
-    offered = [
-        {
-            "type": "function",
-            "function": {key: tool[key] for key in ("name", "description", "parameters")},
-        }
-        for tool in tools()
-    ]
-    request = {"messages": messages, "model": model, "temperature": 0.2, "tools": offered}
-    if model != "bench-body":
-        request["stream"] = True
+def exchange(
+    name: str,
+    request: dict[str, Any],
+    ends_with: bytes,
+    path: str = "/v1/chat/completions",
+    headers: Sequence[str] = (),
+    holds: bytes = b"",
+) -> Exchange:
+    """A request for ``path`` as an official Python client writes it."""
     body = orjson.dumps(request)
-    return Exchange(name, _head(len(body)), body, ends_with)
+    return Exchange(name, _head(path, len(body), headers), body, ends_with, holds)
 
 
-def _head(length: int) -> bytes:
-    """The head as the official Python client writes it."""
+def _head(path: str, length: int, more: Sequence[str]) -> bytes:
     lines = (
-        "POST /v1/chat/completions HTTP/1.1",
+        f"POST {path} HTTP/1.1",
         "Host: 127.0.0.1",
         "Accept-Encoding: gzip, deflate",
         "Connection: keep-alive",
@@ -91,65 +91,107 @@ def _head(length: int) -> bytes:
         "X-Stainless-Async: false",
         "x-stainless-retry-count: 0",
         "x-stainless-read-timeout: 600",
+        *more,
         f"Content-Length: {length}",
     )
     return "\r\n".join((*lines, "", "")).encode()
 
 
-def _opening() -> list[dict[str, Any]]:
-    system = (
-        "You are the order desk of a web shop. Look before you change anything, never guess an id, and "
-        "answer in the customer's language. If something cannot be done, say so and offer a colleague."
-    )
-    asked = f"Ticket {_NUMBER.decode()}: which of my orders are on their way, and when will they be here?"
-    return [{"role": "system", "content": system}, {"role": "user", "content": asked}]
+def chat(
+    name: str,
+    model: str,
+    messages: list[dict[str, Any]],
+    ends_with: bytes,
+    stream: bool = False,
+    holds: bytes = b"",
+) -> Exchange:
+    """A chat completion with the ten tools."""
+    offered = [
+        {
+            "type": "function",
+            "function": {key: tool[key] for key in ("name", "description", "parameters")},
+        }
+        for tool in tools()
+    ]
+    request: dict[str, Any] = {"messages": messages, "model": model, "temperature": 0.2, "tools": offered}
+    if stream:
+        request["stream"] = True
+    return exchange(name, request, ends_with, holds=holds)
+
+
+SYSTEM = (
+    "You are the order desk of a web shop. Look before you change anything, never guess an id, and "
+    "answer in the customer's language. If something cannot be done, say so and offer a colleague."
+)
+_UNNUMBERED = _NUMBER.decode()
+
+
+def question(ticket: str = _UNNUMBERED) -> str:
+    """What the customer asks; without a ticket's number, each request puts in its own."""
+    return f"Ticket {ticket}: which of my orders are on their way, and when will they be here?"
+
+
+def opening(ticket: str = _UNNUMBERED) -> list[dict[str, Any]]:
+    """How every chat begins."""
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question(ticket)}]
 
 
 def body() -> Exchange:
     """A request of about 5 KB with ten tools; the answer is one call."""
-    return _exchange("body", "bench-body", _opening(), _ANSWER)
+    return chat("body", "bench-body", opening(), _ANSWER)
 
 
 def stream() -> Exchange:
     """The same, streamed: a hundred chunks of text and one call, each frame on its own, as a model speaks."""
-    return _exchange("stream", "bench-stream", _opening(), _END)
+    return chat("stream", "bench-stream", opening(), _END, stream=True)
 
 
 def burst() -> Exchange:
     """The same frames, each in a write of its own, as fast as the connection takes them."""
-    return _exchange("burst", "bench-burst", _opening(), _END)
+    return chat("burst", "bench-burst", opening(), _END, stream=True)
 
 
 def history(size: int) -> Exchange:
     """A conversation of at least ``size`` bytes: questions, calls, results, answers."""
-    messages = _opening()
+    messages = opening()
     total = 0
-    for number, turn in enumerate(_turns()):
+    for number in count():
         if total >= size:
             break
+        turn = _turn(number, items=24)
         messages += turn
         total += len(orjson.dumps(turn))
-        assert number < 10_000, "a turn has a size"
+    return _asked_again(f"history of {size // 1024} KB", messages)
+
+
+def past_calls(number: int) -> Exchange:
+    """A conversation of so many calls, each with a result of a few lines."""
+    messages = opening()
+    for past in range(number):
+        messages += _turn(past, items=3)
+    return _asked_again(f"history of {number} calls", messages)
+
+
+def _asked_again(name: str, messages: list[dict[str, Any]]) -> Exchange:
     messages.append({"role": "user", "content": "And the parcel from last week?"})
-    return _exchange(f"history of {size // 1024} KB", "bench-body", messages, _ANSWER)
+    return chat(name, "bench-body", messages, _ANSWER)
 
 
-def _turns() -> Iterator[list[dict[str, Any]]]:
-    for number in range(10_001):
-        call = {"name": "get_order", "arguments": f'{{"order_id":"ord_{number}","with_history":true}}'}
-        items = [{"sku": f"sku-{number}-{i}", "title": "A thing of some kind", "qty": 1} for i in range(24)]
-        result = orjson.dumps({"order_id": f"ord_{number}", "status": "shipped", "items": items}).decode()
-        id = f"call_{number:06}"
-        yield [
-            {
-                "role": "assistant",
-                "content": None,
-                "tool_calls": [{"id": id, "type": "function", "function": call}],
-            },
-            {"role": "tool", "tool_call_id": id, "content": result},
-            {"role": "assistant", "content": f"Order ord_{number} was shipped yesterday. " * 6},
-            {"role": "user", "content": f"Thanks. What about order ord_{number + 1}, please?"},
-        ]
+def _turn(number: int, items: int) -> list[dict[str, Any]]:
+    call = {"name": "get_order", "arguments": f'{{"order_id":"ord_{number}","with_history":true}}'}
+    bought = [{"sku": f"sku-{number}-{i}", "title": "A thing of some kind", "qty": 1} for i in range(items)]
+    result = orjson.dumps({"order_id": f"ord_{number}", "status": "shipped", "items": bought}).decode()
+    id = f"call_{number:06}"
+    return [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": id, "type": "function", "function": call}],
+        },
+        {"role": "tool", "tool_call_id": id, "content": result},
+        {"role": "assistant", "content": f"Order ord_{number} was shipped yesterday. " * 6},
+        {"role": "user", "content": f"Thanks. What about order ord_{number + 1}, please?"},
+    ]
 
 
 # -- the answers ----------------------------------------------------------------------------------
@@ -164,14 +206,18 @@ def _call(arguments: str) -> dict[str, Any]:
     return {"id": "call_bench0001", "type": "function", "function": {"name": CALL, "arguments": arguments}}
 
 
-def _answer() -> bytes:
-    message = {"role": "assistant", "content": None, "tool_calls": [_call(ARGUMENTS)], "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "tool_calls"}
+def completion(content: str | None, calls: Sequence[dict[str, Any]] = ()) -> bytes:
+    """The body of a chat answer that says or calls something."""
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if calls:
+        message["tool_calls"] = calls
+    finish = "tool_calls" if calls else "stop"
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
     usage = {"prompt_tokens": 1280, "completion_tokens": 31, "total_tokens": 1311}
     return orjson.dumps({**_envelope("chat.completion"), "choices": [choice], "usage": usage})
 
 
-_ANSWER = _answer()
+_ANSWER = completion(None, [_call(ARGUMENTS)])
 
 
 def answer() -> bytes:
