@@ -9,6 +9,8 @@ from dataclasses import dataclass
 _LINE_END = rb"(?>\r\n|\n|\r)"
 _BLANK_LINE = re.compile(_LINE_END + _LINE_END)
 _SPLIT = re.compile(_LINE_END)
+# Lines that say nothing: blank ones, comments, and the fields that hold neither data nor a name.
+_SILENT = frozenset({b"", b"id", b"retry"})
 _BOM = b"\xef\xbb\xbf"
 _BLANK_LINES = (b"\n\n", b"\n\r", b"\r\r", b"\n\r\n", b"\r\r\n")
 
@@ -122,4 +124,8 @@ def _read_lines(raw: bytes, text: bytes) -> Frame:
             data.append(value)
         elif name == b"event":
             event = value
+        elif name not in _SILENT:
+            # No event's line, so clients of streams skip it; but a client that did not ask for a stream
+            # may read the whole as JSON. It counts as data, to be judged or refused.
+            data.append(line)
     return Frame(raw, b"\n".join(data) if data else None, event)

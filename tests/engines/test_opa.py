@@ -166,6 +166,7 @@ async def test_a_server_that_hangs_is_not_waited_for(opa: str) -> None:
     try:
         async with engine_at(server.url, timeout_s=0.3) as engine:
             os.kill(server.process.pid, signal.SIGSTOP)
+            os.waitpid(server.process.pid, os.WUNTRACED)  # until it has stopped
             began = time.monotonic()
             with pytest.raises(Unavailable, match=r"within 0\.3 s"):
                 await engine.decide("callgate.call", {})

@@ -14,10 +14,13 @@ from proxy.gates.shaping import shaped, shortened
 from proxy.tools import ToolSpec
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "gates.md").read_text(encoding="utf-8")
-SETTINGS, TOOL = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.+?)```", GUIDE, re.DOTALL))
+SETTINGS, TOOL, MODELS = (
+    yaml.safe_load(block) for block in re.findall(r"```yaml\n(.+?)```", GUIDE, re.DOTALL)
+)
 
 
 def test_the_examples_load() -> None:
+    assert Settings.model_validate(MODELS).routing[0].decide
     results = Settings.model_validate(SETTINGS).results
     assert results.redact == ("secrets",)
     spec = ToolSpec.model_validate(TOOL).results

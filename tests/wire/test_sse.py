@@ -35,9 +35,14 @@ CASES: dict[str, tuple[bytes, list[tuple[bytes | None, bytes]]]] = {
     "a named event": (b"event: error\ndata: a\n\n", [(b"a", b"error")]),
     "the name after the data": (b"data: a\nevent:ping\n\n", [(b"a", b"ping")]),
     "the last name holds": (b"event: a\nevent: b\ndata: x\n\n", [(b"x", b"b")]),
-    "other fields": (b"id: 7\nretry: 10\ndata: a\nfoo: bar\nnothing\n\n", [(b"a", b"")]),
+    "fields that say nothing": (b"id: 7\nretry: 10\ndata: a\n\n", [(b"a", b"")]),
+    "lines of no event are data all the same": (
+        b"data: a\nfoo: bar\nnothing\n\n",
+        [(b"a\nfoo: bar\nnothing", b"")],
+    ),
+    "a body that is no stream is data": (b'{"a": 1,\n\n"b": 2}\n\n', [(b'{"a": 1,', b""), (b'"b": 2}', b"")]),
     "fields without data": (b"id: 7\n\n", [(None, b"")]),
-    "a field name is exact": (b"Data: a\ndata : b\n data: c\n\n", [(None, b"")]),
+    "a field name is exact": (b"Data: a\ndata : b\n data: c\n\n", [(b"Data: a\ndata : b\n data: c", b"")]),
     "data without a colon": (b"data\n\n", [(b"", b"")]),
     "empty data": (b"data:\n\n", [(b"", b"")]),
     "blank lines before and between": (
@@ -45,7 +50,10 @@ CASES: dict[str, tuple[bytes, list[tuple[bytes | None, bytes]]]] = {
         [(None, b""), (b"a", b""), (None, b""), (b"b", b"")],
     ),
     "a byte order mark first": (BOM + b"data: a\n\ndata: b\n\n", [(b"a", b""), (b"b", b"")]),
-    "a byte order mark later is no mark": (b"data: a\n\n" + BOM + b"data: b\n\n", [(b"a", b""), (None, b"")]),
+    "a byte order mark later is no mark": (
+        b"data: a\n\n" + BOM + b"data: b\n\n",
+        [(b"a", b""), (BOM + b"data: b", b"")],
+    ),
     "what is left at the end": (b"data: a\n\ndata: b", [(b"a", b""), (b"b", b"")]),
     "a line end is left at the end": (b"data: a\n\ndata: b\r\n", [(b"a", b""), (b"b", b"")]),
     "line separators of Unicode are text": (

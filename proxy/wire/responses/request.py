@@ -169,7 +169,7 @@ def handles(body: Mapping[str, Any]) -> list[str]:
         names.append(items.answered_id(item))
         if item.get("role") == "assistant" or item.get("type") in ("reasoning", "item_reference"):
             names.append(item.get("id"))
-    return [name for name in dict.fromkeys(names) if isinstance(name, str) and name]
+    return list(dict.fromkeys(name for name in names if isinstance(name, str) and name))
 
 
 # -- asking again --------------------------------------------------------------------------------
