@@ -33,6 +33,8 @@ ANSWER_NOW = (
 )
 NEVER_ASKED = ("upstream_unreachable", "model_not_found")
 """Failures before the provider could begin to work."""
+# What providers answer to a request whose parts they do not know.
+_NOT_UNDERSTOOD = frozenset({400, 422})
 NOTHING_TO_SAY = "I could not complete this: the tool calls that it needs are not permitted or not possible."
 
 
@@ -194,14 +196,18 @@ class Exchange:
                 if 200 <= reply.status < 300:
                     return await self._read(reply, b"" if replay is not None else request.raw)
                 journal.broken_off = False
-                await self._refused(reply, finishing)
-                return None
+                may_flatten = finishing and reply.status in _NOT_UNDERSTOOD
+                flat = self._codec.flattened(request) if may_flatten else None
+                if flat is None:
+                    await self._refused(reply, finishing)
+                    return None
         except UpstreamFailed as exc:
             if exc.code in NEVER_ASKED:
                 journal.broken_off = False
             raise
         finally:
             journal.upstream_s += perf_counter() - began
+        return await self._ask(flat, finishing, None)
 
     async def _read(self, reply: Reply, asked: bytes) -> Turn | None:
         """Pass on what carries no call; the turn at its clean end, None where the provider failed in-band.

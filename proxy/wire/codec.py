@@ -126,6 +126,11 @@ class Codec(Protocol):
         """The request with tools turned off: the model has to answer."""
         ...
 
+    def flattened(self, request: Request) -> Request | None:
+        """The request without tools, with the calls of its history told as text, for providers that refuse
+        to have tools turned off; None where there is nothing to flatten, or no provider needs it."""
+        ...
+
     def without_tools(
         self, request: Request, functions: Collection[str], hosted: Collection[HostedTool]
     ) -> Request:

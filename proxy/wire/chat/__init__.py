@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from proxy.model import History, HostedTool, OfferedTool, PastResult, Request, ToolResult, Turn, loads_frame
+from proxy.wire.chat import flat, tools
 from proxy.wire.chat import request as requests
 from proxy.wire.chat import settlement as settlements
-from proxy.wire.chat import tools
 from proxy.wire.chat.body import BodyEncoder
 from proxy.wire.chat.decoder import BodyDecoder, StreamDecoder
 from proxy.wire.chat.replay import replayed
@@ -79,6 +79,11 @@ class ChatCodec:
             off["function_call"] = "none"
         messages = requests.with_notice(request.body["messages"], notice)
         return requests.changed(request, messages=messages, **off)
+
+    def flattened(self, request: Request) -> Request | None:
+        """The request without tools: some servers of this API know no ``tool_choice: none``."""
+        body = flat.without_calls(request.body)
+        return None if body is None else requests.changed(replace(request, body=body))
 
     def hosted_tools(self, body: Mapping[str, Any]) -> list[HostedTool]:
         """The tools that the provider runs by itself."""

@@ -80,6 +80,10 @@ class MessagesCodec:
         has_tools = any(True for _ in tools.entries(request.body)) or request.body.get("mcp_servers")
         return requests.changed(told, tool_choice={"type": "none"}) if has_tools else told
 
+    def flattened(self, request: Request) -> Request | None:
+        """Nothing: every server of this API knows how to turn tools off."""
+        return None
+
     def without_tools(
         self, request: Request, functions: Collection[str], hosted: Collection[HostedTool]
     ) -> Request:

@@ -96,6 +96,10 @@ class ResponsesCodec:
         """Turn tools off but keep their definitions."""
         return requests.forbidden(request, notice)
 
+    def flattened(self, request: Request) -> Request | None:
+        """Nothing: every server of this API knows how to turn tools off."""
+        return None
+
     def without_tools(
         self, request: Request, functions: Collection[str], hosted: Collection[HostedTool]
     ) -> Request:
