@@ -38,8 +38,8 @@ FULL = Scale(
 QUICK = Scale(
     rounds=3, bodies=100, bursts=32, streams=16, latencies=60, memory=400, histories=2, decisions=450
 )
-# Callgate against itself: the same servers and caches, so that fewer rounds agree as well.
-_SELF_FULL = Amount(rounds=7, bodies=300, streams=32, histories=32)
+# Callgate against itself.
+_SELF_FULL = Amount(rounds=11, bodies=300, streams=48, histories=32)
 _SELF_QUICK = Amount(rounds=3, bodies=60, streams=16, histories=8)
 _SELF_STAGES = 5
 _MEMORY_REQUESTS = 100_000
