@@ -46,6 +46,9 @@ class SseDecoder:
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """The events that these bytes complete."""
+        if not (self._rest or self._has_cr) and self._is_plain(chunk):
+            self._first = False
+            return [Frame(chunk, chunk[6:-2])]
         self._has_cr = self._has_cr or b"\r" in chunk
         rest = self._rest
         buffer: bytes | bytearray = chunk
@@ -62,6 +65,16 @@ class SseDecoder:
             end = find_end(buffer, start)
         self._keep(buffer, start)
         return frames
+
+    def _is_plain(self, chunk: bytes) -> bool:
+        """Whether these bytes are one whole event of one line: what a model's stream mostly brings."""
+        return (
+            chunk.startswith(b"data: ")
+            and chunk.endswith(b"\n\n")
+            and chunk.count(b"\n") == 2
+            and b"\r" not in chunk
+            and len(chunk) <= self._max_event_bytes
+        )
 
     def _exceeds(self, size: int) -> bool:
         self.too_large = self.too_large or size > self._max_event_bytes

@@ -125,7 +125,8 @@ class StreamDecoder:
                 _no_calls(as_dict(wire_choice["message"], "a message"))
             delta = as_dict(wire_choice.get("delta"), "a delta")
             choice.take(delta)
-            has_calls = _take_delta_calls(choice, delta) or has_calls
+            if "tool_calls" in delta or "function_call" in delta:
+                has_calls = _take_delta_calls(choice, delta) or has_calls
             choice.take_finish(wire_choice.get("finish_reason"))
             if isinstance(content := delta.get("content"), str):
                 text += content
