@@ -299,41 +299,9 @@ def _assemble(
     logs = [JsonlSink(folder, max_queue=settings.audit.max_queue) for folder in folders]
     models = [glob for upstream in settings.upstreams for glob in upstream.models if "*" not in glob]
     sink = Tee(*logs, MetricsSink(metrics, tools=sorted(registry.specs), models=models))
+    upstream = HttpUpstream(endpoints)
+    core = _core(settings, engine, registry, store, upstream, sink)
     limits = settings.limits
-    results = parts.results_gate(settings, engine, LinearPatterns(), sink)
-    cache = parts.cache_guard(settings, store, results)
-    prices = parts.priced(settings)
-    watched = guards(settings, engine, parts.limits_guard(settings, registry, store), cache)
-    core = Core(
-        upstream=(upstream := HttpUpstream(endpoints)),
-        pipeline=Pipeline(
-            watched,
-            sink,
-            policy_revision=lambda: engine.revision,
-            config_digest=settings.digest,
-            capture=settings.audit.capture,
-            on_audit_failure=settings.audit.on_failure,
-        ),
-        store=store,
-        sink=sink,
-        registry=lambda: registry,
-        gates=gates(settings, engine, results),
-        learners=(cache,) if cache is not None else (),
-        meter=parts.meter(settings, prices, store),
-        cost_usd=prices.cost_usd,
-        approvals=Approvals(
-            store,
-            settings.approvals.accept,
-            settings.approvals.ttl_s,
-            settings.approvals.wait_s,
-            asyncio.sleep,
-        ),
-        caps=Caps(limits.max_event_bytes, limits.max_held_bytes, limits.max_response_bytes),
-        max_rounds=limits.max_rounds,
-        settled_ttl_s=limits.settled_ttl_s,
-        status=settings.status.enabled,
-        capture=settings.audit.capture,
-    )
     proxy = Proxy(
         core,
         upstream,
@@ -342,21 +310,60 @@ def _assemble(
         max_request_bytes=limits.max_request_bytes,
         keepalive_s=limits.keepalive_s,
     )
-    names = [w.guard.name if w.mode == "enforce" else f"{w.guard.name} (shadow)" for w in watched]
     return App(
-        settings,
-        proxy,
-        engine,
-        upstream,
-        store,
-        logs,
+        settings=settings,
+        proxy=proxy,
+        engine=engine,
+        upstream=upstream,
+        store=store,
+        logs=logs,
+        sink=sink,
+        metrics=metrics,
+        registry=registry,
+        guard_names=core.pipeline.guard_names,
+        approvals=core.approvals,
+        admin_token=token,
+        worker=worker,
+    )
+
+
+def _core(
+    settings: Settings,
+    engine: parts.Engine,
+    registry: Registry,
+    store: MemoryStore | RedisStore,
+    upstream: HttpUpstream,
+    sink: Sink,
+) -> Core:
+    """What all exchanges share."""
+    limits, approvals, audit = settings.limits, settings.approvals, settings.audit
+    results = parts.results_gate(settings, engine, LinearPatterns(), sink)
+    cache = parts.cache_guard(settings, store, results)
+    prices = parts.priced(settings)
+    pipeline = Pipeline(
+        guards(settings, engine, parts.limits_guard(settings, registry, store), cache),
         sink,
-        metrics,
-        registry,
-        names,
-        core.approvals,
-        token,
-        worker,
+        policy_revision=lambda: engine.revision,
+        config_digest=settings.digest,
+        capture=audit.capture,
+        on_audit_failure=audit.on_failure,
+    )
+    return Core(
+        upstream=upstream,
+        pipeline=pipeline,
+        store=store,
+        sink=sink,
+        registry=lambda: registry,
+        gates=gates(settings, engine, results),
+        learners=(cache,) if cache is not None else (),
+        meter=parts.meter(settings, prices, store),
+        cost_usd=prices.cost_usd,
+        approvals=Approvals(store, approvals.accept, approvals.ttl_s, approvals.wait_s, asyncio.sleep),
+        caps=Caps(limits.max_event_bytes, limits.max_held_bytes, limits.max_response_bytes),
+        max_rounds=limits.max_rounds,
+        settled_ttl_s=limits.settled_ttl_s,
+        status=settings.status.enabled,
+        capture=audit.capture,
     )
 
 

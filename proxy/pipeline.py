@@ -69,6 +69,14 @@ class Pipeline:
         self._capture = capture
         self._on_audit_failure = on_audit_failure
 
+    @property
+    def guard_names(self) -> tuple[str, ...]:
+        """The guards in the order in which they are asked, those that are only watched marked so."""
+        return tuple(
+            watched.guard.name if watched.mode == "enforce" else f"{watched.guard.name} (shadow)"
+            for watched in self._guards
+        )
+
     async def judge(self, call: ToolCall, situation: Situation) -> Ruling:
         """Ask the guards in their order; the first verdict that is neither Allow nor Repair decides."""
         ctx = Context(situation, situation.registry(call.name), situation.request.tools.get(call.name))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from proxy.model import Event, HostedTool, Passage, PastResult, Request, ToolResult, Turn
+from proxy.model import Event, Fault, HostedTool, Passage, PastResult, Request, ToolResult, Turn, loads
 from proxy.wire.sse import SseDecoder
 
 
@@ -211,6 +211,17 @@ class BodyReader:
 
 def sse(caps: Caps) -> SseDecoder:
     return SseDecoder(caps.max_event_bytes)
+
+
+def read_object(raw: bytes) -> dict[str, Any]:
+    """A request's JSON object, read strictly; raises ``BadRequest``."""
+    try:
+        body = loads(raw)
+    except Fault as exc:
+        raise BadRequest(f"The request body could not be read: {exc}.") from None
+    if not isinstance(body, dict):
+        raise BadRequest("The request body must be a JSON object.")
+    return body
 
 
 def as_dict(value: Any, what: str) -> dict[str, Any]:

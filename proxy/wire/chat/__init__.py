@@ -15,7 +15,7 @@ from proxy.wire.chat.decoder import BodyDecoder, StreamDecoder
 from proxy.wire.chat.replay import replayed
 from proxy.wire.chat.rewriting import error_body
 from proxy.wire.chat.stream import StreamEncoder
-from proxy.wire.codec import Caps, Decoder, Encoder, Rounds, Settlement
+from proxy.wire.codec import Caps, Decoder, Encoder, Rounds, Settlement, read_object
 from proxy.wire.writing import write_json
 
 
@@ -27,7 +27,7 @@ class ChatCodec:
 
     def read(self, raw: bytes) -> Request:
         """Read a client's request; raises ``BadRequest``."""
-        body = requests.read_body(raw)
+        body = read_object(raw)
         requests.check_shape(body)
         return Request(
             protocol=self.protocol,

@@ -6,21 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from proxy.model import Fault, History, OfferedTool, PastCall, PastResult, Request, ToolResult, loads
+from proxy.model import History, OfferedTool, PastCall, PastResult, Request, ToolResult
 from proxy.wire.codec import BadRequest, holds_more
 from proxy.wire.results import said
 from proxy.wire.writing import write_request
-
-
-def read_body(raw: bytes) -> dict[str, Any]:
-    """The request's JSON object, read strictly; raises ``BadRequest``."""
-    try:
-        body = loads(raw)
-    except Fault as exc:
-        raise BadRequest(f"The request body could not be read: {exc}.") from None
-    if not isinstance(body, dict):
-        raise BadRequest("The request body must be a JSON object.")
-    return body
 
 
 def check_shape(body: Mapping[str, Any]) -> None:

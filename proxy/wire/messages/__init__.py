@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from proxy.model import History, HostedTool, OfferedTool, PastResult, Request, ToolResult, Turn, loads_frame
-from proxy.wire.codec import Caps, Decoder, Encoder, Rounds, Settlement
+from proxy.wire.codec import Caps, Decoder, Encoder, Rounds, Settlement, read_object
 from proxy.wire.messages import request as requests
 from proxy.wire.messages import settlements, tools
 from proxy.wire.messages.decoder import StreamDecoder, body_decoder
@@ -25,7 +25,7 @@ class MessagesCodec:
 
     def read(self, raw: bytes) -> Request:
         """Read a client's request; raises ``BadRequest``."""
-        body = requests.read_body(raw)
+        body = read_object(raw)
         requests.check_shape(body)
         return Request(
             protocol=self.protocol,

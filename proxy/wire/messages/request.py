@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from proxy.model import Fault, History, PastCall, PastResult, Request, ToolResult, dumps, loads
+from proxy.model import History, PastCall, PastResult, Request, ToolResult, dumps
 from proxy.wire.codec import BadRequest, holds_more
 from proxy.wire.messages.blocks import CALL
 from proxy.wire.results import said
@@ -15,17 +15,6 @@ from proxy.wire.writing import write_json
 
 # How the contents of a refusal begin (``Refusal.content``): providers are told that such a call failed.
 _REFUSAL = '{"error":'
-
-
-def read_body(raw: bytes) -> dict[str, Any]:
-    """The request's JSON object, read strictly; raises ``BadRequest``."""
-    try:
-        body = loads(raw)
-    except Fault as exc:
-        raise BadRequest(f"The request body could not be read: {exc}.") from None
-    if not isinstance(body, dict):
-        raise BadRequest("The request body must be a JSON object.")
-    return body
 
 
 def check_shape(body: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from proxy.model import (
     loads_frame,
 )
 from proxy.wire.chat.rewriting import error_body
-from proxy.wire.codec import Caps, Decoder, Encoder, Rounds, Settlement
+from proxy.wire.codec import Caps, Decoder, Encoder, Rounds, Settlement, read_object
 from proxy.wire.responses import request as requests
 from proxy.wire.responses import state, tools
 from proxy.wire.responses.decoder import StreamDecoder, body_decoder
@@ -44,7 +44,7 @@ class ResponsesCodec:
 
     def read(self, raw: bytes) -> Request:
         """Read a client's request; raises ``BadRequest``."""
-        body = requests.read_body(raw)
+        body = read_object(raw)
         requests.check_shape(body)
         return Request(
             protocol=self.protocol,

@@ -6,22 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from proxy.model import Fault, History, PastCall, PastResult, Request, ToolResult, Turn, loads
+from proxy.model import History, PastCall, PastResult, Request, ToolResult, Turn
 from proxy.wire.codec import BadRequest, MalformedTurn
 from proxy.wire.responses import items
 from proxy.wire.responses.items import Json
 from proxy.wire.writing import write_request
-
-
-def read_body(raw: bytes) -> Json:
-    """The request's JSON object, read strictly; raises ``BadRequest``."""
-    try:
-        body = loads(raw)
-    except Fault as exc:
-        raise BadRequest(f"The request body could not be read: {exc}.") from None
-    if not isinstance(body, dict):
-        raise BadRequest("The request body must be a JSON object.")
-    return body
 
 
 def check_shape(body: Mapping[str, Any]) -> None:
