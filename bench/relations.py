@@ -14,7 +14,6 @@ from bench import protocols, reads, workload
 from bench.callgate import write_config
 from bench.measure import CONCURRENCY, STREAMS_AT_ONCE, Advance, Setting, Side, callgate
 from bench.processes import ROOT, Server, free_port
-from bench.workload import Exchange
 
 PAST_CALLS = 200
 PROTOCOL_GOAL = 1.3
@@ -82,21 +81,21 @@ def cache_relation(setting: Setting, amount: Amount, advance: Advance) -> Relati
     """A read that the cache answers, over one that is forwarded."""
     for primer in reads.primers():
         setting.drive(setting.callgate, primer, 1, 1)
-    base_us, us = _two(setting, reads.forwarded(), reads.cached(), amount.bodies, amount.rounds, advance)
+    exchanges = (reads.forwarded(), reads.cached())
+    sides = [Side(setting.callgate, exchange, amount.bodies) for exchange in exchanges]
+    base_us, us = setting.alternate(sides, amount.rounds, advance)
     return Relation("cached_answer", "forwarded read", base_us, us)
 
 
 def history_relation(setting: Setting, amount: Amount, advance: Advance) -> Relation:
     """A conversation of many past calls, over one that begins."""
     base, long = workload.body(), workload.past_calls(PAST_CALLS)
-    base_us, us = _two(setting, base, long, amount.histories, amount.rounds, advance)
+    sides = [
+        Side(setting.callgate, base, amount.bodies),
+        Side(setting.callgate, long, amount.histories),
+    ]
+    base_us, us = setting.alternate(sides, amount.rounds, advance)
     return Relation(f"history_{PAST_CALLS}_calls", "no past calls", base_us, us, sizes=(base.size, long.size))
-
-
-def _two(
-    setting: Setting, base: Exchange, other: Exchange, count: int, rounds: int, advance: Advance
-) -> list[list[float]]:
-    return setting.alternate([Side(setting.callgate, one, count) for one in (base, other)], rounds, advance)
 
 
 def redis_relation(setting: Setting, amount: Amount, advance: Advance) -> Relation | None:
@@ -108,9 +107,8 @@ def redis_relation(setting: Setting, amount: Amount, advance: Advance) -> Relati
     program = redis_server()
     if program is None:
         return None
-    with _shared_state(setting, program) as shared:
-        exchange = reads.forwarded()
-        sides = [Side(server, exchange, amount.bodies) for server in (setting.callgate, shared)]
+    with _callgates(setting, program) as servers:
+        sides = [Side(server, reads.forwarded(), amount.bodies) for server in servers]
         base_us, us = setting.alternate(sides, amount.rounds, advance)
     return Relation("redis", "memory", base_us, us)
 
@@ -126,13 +124,20 @@ def redis_server() -> str | None:
 
 
 @contextmanager
-def _shared_state(setting: Setting, program: str) -> Iterator[Server]:
-    """A second Callgate, with its state in a Redis server of its own."""
+def _callgates(setting: Setting, program: str) -> Iterator[tuple[Server, Server]]:
+    """Two that are equally fresh: one with its state in memory, and one with a Redis server of its own."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="callgate-bench-")))
-        redis, port, admin = (free_port() for _ in range(3))
-        options = ["--port", str(redis), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        stack.enter_context(Server("redis", [*options, "--dir", str(folder)], redis, program=program))
-        url = f"redis://127.0.0.1:{redis}/0"
-        config = write_config(folder, port, admin, setting.upstream.port, redis=url)
-        yield stack.enter_context(callgate("callgate with Redis", config, port))
+        port = free_port()
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        stack.enter_context(Server("redis", [*options, "--dir", str(folder)], port, program=program))
+        in_memory = stack.enter_context(_callgate(setting, folder / "memory"))
+        shared = _callgate(setting, folder / "redis", f"redis://127.0.0.1:{port}/0")
+        yield in_memory, stack.enter_context(shared)
+
+
+def _callgate(setting: Setting, folder: Path, redis: str | None = None) -> Server:
+    folder.mkdir()
+    port, admin = free_port(), free_port()
+    config = write_config(folder, port, admin, setting.upstream.port, redis)
+    return callgate(f"callgate with its state in {folder.name}", config, port)
