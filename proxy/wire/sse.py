@@ -96,12 +96,23 @@ class SseDecoder:
         return [self._frame(rest)] if rest and not self.too_large else []
 
     def _frame(self, raw: bytes) -> Frame:
-        if raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.count(b"\n") == 2 and b"\r" not in raw:
+        if self._is_plain(raw):
             self._first = False
             return Frame(raw, raw[6:-2])
+        if (named := _named(raw)) is not None:
+            self._first = False
+            return named
         text = raw.removeprefix(_BOM) if self._first else raw
         self._first = False
         return _read_lines(raw, text)
+
+
+def _named(raw: bytes) -> Frame | None:
+    """An event of two lines, its name and its data, without looking at each line."""
+    if not raw.startswith(b"event: ") or not raw.endswith(b"\n\n") or raw.count(b"\n") != 3 or b"\r" in raw:
+        return None
+    event, found, data = raw[7:-2].partition(b"\ndata: ")
+    return Frame(raw, data, event) if found else None
 
 
 def _end(buffer: bytes | bytearray, search: int) -> int:
