@@ -36,6 +36,7 @@ from proxy.guards.loop import LoopGuard
 from proxy.guards.policy import PolicyGuard
 from proxy.guards.schema import SchemaGuard
 from proxy.http.admin import admin_app
+from proxy.http.doors import DoorTable
 from proxy.http.downstream import Proxy
 from proxy.http.identity import Identity, IdentityFault
 from proxy.http.tasks import spawn
@@ -276,10 +277,13 @@ def build(settings: Settings, environ: Mapping[str, str] | None = None, worker: 
         token = settings.admin.token.resolve(environ) if settings.admin.token else None
     with _collecting(faults):
         store = parts.store(settings, environ)
+    doors = None
+    with _collecting(faults):
+        doors = parts.doors(settings)
     faults += parts.pattern_faults(settings, registry)
-    if faults or engine is None or registry is None or who is None or store is None:
+    if faults or engine is None or registry is None or who is None or store is None or doors is None:
         raise ConfigFault(faults)
-    return _assemble(settings, engine, registry, who, endpoints, token, store, worker)
+    return _assemble(settings, engine, registry, who, endpoints, token, store, doors, worker)
 
 
 def _assemble(
@@ -290,6 +294,7 @@ def _assemble(
     endpoints: Sequence[Endpoint],
     token: str | None,
     store: MemoryStore | RedisStore,
+    doors: DoorTable,
     worker: Worker | None,
 ) -> App:
     metrics = CollectorRegistry()
@@ -309,6 +314,7 @@ def _assemble(
         CODECS,
         max_request_bytes=limits.max_request_bytes,
         keepalive_s=limits.keepalive_s,
+        doors=doors,
     )
     return App(
         settings=settings,

@@ -27,6 +27,7 @@ from proxy.guards.meter import LimitsMeter
 from proxy.guards.prices import Price, Prices
 from proxy.guards.windows import WINDOWS, Limit, Unit
 from proxy.http import identity as identities
+from proxy.http.doors import DoorTable
 from proxy.http.upstream import Endpoint
 from proxy.model import PastResult
 from proxy.ports import Sink
@@ -142,6 +143,14 @@ def routes(settings: Settings) -> list[Route]:
 def guidance(settings: Settings) -> list[Guidance]:
     """What the operator tells which model."""
     return [Guidance(one.text, one.tools, one.models) for one in settings.guidance]
+
+
+def doors(settings: Settings) -> DoorTable:
+    """The routes that are open; raises ``ConfigFault``."""
+    try:
+        return DoorTable(passed=settings.doors.passed)
+    except ValueError as exc:
+        raise ConfigFault([f"doors.passed: {exc} (leave it out)"]) from None
 
 
 def store(settings: Settings, environ: Mapping[str, str]) -> MemoryStore | RedisStore:

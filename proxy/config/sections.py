@@ -44,6 +44,21 @@ class Admin(Section):
     """Bearer token for the admin API: `{env: NAME}` or `{file: PATH}`. Probes and metrics need none."""
 
 
+class Doors(Section):
+    """The routes that clients may use. Those that carry calls are judged, and that cannot be changed."""
+
+    passed: tuple[Annotated[str, Field(pattern=r"^/[A-Za-z0-9/._-]+(/\*)?$")], ...] = ()
+    """Refused or unknown routes, as `/files/*`, to pass as they are: nobody judges the calls there."""
+
+    @field_validator("passed")
+    @classmethod
+    def _below_the_version(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        for path in paths:
+            if path == "/v1" or path.startswith("/v1/"):
+                raise ValueError(f"{path} begins with /v1 (write what follows it)")
+        return paths
+
+
 class Opa(Section):
     """The OPA server."""
 

@@ -16,6 +16,7 @@ from proxy.config.sections import (
     Admin,
     Approvals,
     Audit,
+    Doors,
     Guards,
     Guidance,
     Limits,
@@ -41,6 +42,8 @@ class Settings(Section):
     """Where operators and probes connect."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Processes that serve; more than 1 needs `store.kind: redis`."""
+    doors: Doors = Doors()
+    """Which routes are open."""
     upstreams: Annotated[tuple[Upstream, ...], Field(min_length=1)] = (Upstream(),)
     """The providers, in order; the first whose `models` match serves a request."""
     identity: Annotated[tuple[Recogniser, ...], Field(min_length=1)] = (

@@ -19,7 +19,7 @@ from proxy.guards._cache_keys import Place, Places, changed_tags, pending_key
 from proxy.guards._outcomes import is_error
 from proxy.guards.base import Context, Situation
 from proxy.model import PastCall, PastResult, ToolCall
-from proxy.ports import Store
+from proxy.ports import Store, Unavailable
 from proxy.tools import CacheRule, ToolSpec
 from proxy.verdicts import Allow, Answer, Verdict
 
@@ -55,6 +55,8 @@ class CacheGuard:
         self._store, self._shown, self._clock = store, shown, clock
         self._max_rounds, self._max_result_bytes = max_rounds, max_result_bytes
         self._places = Places()
+        self._trusted_from = float("-inf")
+        """What was kept before this time may have been changed by a write that the store did not hear of."""
 
     async def check(self, call: ToolCall, ctx: Context) -> Verdict:
         """Answer, where a valid result is kept; else Allow, and remember what is on its way."""
@@ -105,7 +107,7 @@ class CacheGuard:
         head, _, result = entry.partition(b"\n")
         written, kept_tokens = orjson.loads(head)
         age_s = max(self._clock() - written, 0.0)
-        if age_s >= ttl_s or kept_tokens != _words(tokens):
+        if age_s >= ttl_s or written <= self._trusted_from or kept_tokens != _words(tokens):
             return tokens
         return result.decode(), age_s
 
@@ -139,8 +141,13 @@ class CacheGuard:
             await self._store.put(pending_key(situation, call.id), on_its_way, _WRITE_TTL_S)
 
     async def _forget(self, tags: Sequence[str]) -> None:
-        for key in tags:
-            await self._store.take(key)
+        try:
+            for key in tags:
+                await self._store.take(key)
+        except Unavailable:
+            # The write goes on where a failing cache is a miss: then nothing older is answered here again.
+            self._trusted_from = self._clock()
+            raise
 
     # -- learning -------------------------------------------------------------------------------
 

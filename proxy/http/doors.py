@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import unquote
@@ -94,10 +95,20 @@ DOORS: tuple[Door, ...] = (
 _UNKNOWN = Door(frozenset(), "", Disposition.REFUSED, why="Callgate does not know this route")
 
 
+_ALL_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+
+
 class DoorTable:
     """Finds the door of a request."""
 
-    def __init__(self, doors: tuple[Door, ...] = DOORS) -> None:
+    def __init__(self, doors: tuple[Door, ...] = DOORS, passed: Sequence[str] = ()) -> None:
+        """``passed`` are routes that an operator has said carry no calls; raises ``ValueError`` for a judged
+        one."""
+        judged = {door.path for door in doors if door.disposition is Disposition.JUDGED}
+        for path in passed:
+            if path in judged:
+                raise ValueError(f"{path} is judged, and cannot be passed")
+        doors += tuple(Door(_ALL_METHODS, path, Disposition.PASSED) for path in passed)
         self._exact = {door.path: door for door in doors if not door.path.endswith("/*")}
         self._below = {door.path[:-2]: door for door in doors if door.path.endswith("/*")}
 

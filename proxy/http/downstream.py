@@ -31,6 +31,7 @@ from proxy.wire.codec import Codec
 log = logging.getLogger("callgate.http")
 
 SERVER = "callgate"
+_CURE = "An operator who knows that no call goes this way can name it in doors.passed."
 
 
 class Client:
@@ -248,7 +249,7 @@ class Proxy:
 
 def _refused(door: Door, request: web.BaseRequest, codec: Codec, trace_id: str) -> web.Response | None:
     if door.disposition is Disposition.REFUSED:
-        message = f"{request.method} {request.path[:200]} is refused: {door.why}."
+        message = f"{request.method} {request.path[:200]} is refused: {door.why}. {_CURE}"
         return _error(codec, 404, "route_refused", message, trace_id)
     if request.method not in door.methods:
         allowed = ", ".join(sorted(door.methods))

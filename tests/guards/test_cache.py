@@ -382,6 +382,22 @@ async def test_a_store_that_loses_anything_only_misses() -> None:
     assert await desk.answer("get_user", {"user_id": 42}) == "Ann, 31"
 
 
+async def test_what_a_write_could_not_end_is_not_answered_once_the_store_is_back() -> None:
+    desk = Desk()
+    _, read = await desk.call("get_user", {"user_id": 1})
+    await desk.bring(read, "Ada")
+    assert (await desk.call("get_user", {"user_id": 1}))[0] == "Ada"
+    whole, desk.guard._store = desk.guard._store, Down()
+    with pytest.raises(Unavailable):
+        await desk.call("update_user", {"user_id": 1})
+    desk.guard._store = whole
+    desk.clock.now += 1
+    answer, read = await desk.call("get_user", {"user_id": 1})
+    assert answer is None
+    await desk.bring(read, "Ada Lovelace")
+    assert (await desk.call("get_user", {"user_id": 1}))[0] == "Ada Lovelace"
+
+
 async def test_several_choices_and_the_last_round_are_not_answered() -> None:
     desk = Desk()
     await desk.run("get_user", {"user_id": 42}, "Ann")
