@@ -73,7 +73,7 @@ async def test_a_provider_that_cannot_be_reached_uses_nothing_up(
 
 async def test_limits_stand_between_policy_and_cache(serve: Serve) -> None:
     callgate = await serve({"text": "a"}, guards={"limits": {"per_day": 1}})
-    assert callgate.app.guard_names == ["loop", "schema", "policy", "limits", "cache"]
+    assert list(callgate.app.guard_names) == ["loop", "schema", "policy", "limits", "cache"]
 
 
 async def test_without_limits_there_is_no_guard(serve: Serve) -> None:
