@@ -1,0 +1,62 @@
+"""The front page keeps its word."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from proxy.config import Settings
+from proxy.engines.policyset import PolicySet
+from proxy.engines.regorus import RegorusEngine
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "THREAT_MODEL.md"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.+?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_linked_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = {link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link}
+    assert all((ROOT / link).exists() for link in links), links
+
+
+def test_the_configuration_loads() -> None:
+    (block,) = blocks("yaml")
+    settings = Settings.model_validate(yaml.safe_load(block))
+    assert settings.upstreams[0].name == "openai"
+
+
+async def test_the_policy_decides() -> None:
+    (block,) = blocks("rego")
+    engine = RegorusEngine(PolicySet.of({"call.rego": block}, {}))
+    decided = [
+        (await engine.decide("callgate.call", {"call": {"name": name}}))["effect"]
+        for name in ("search_orders", "delete_user")
+    ]
+    assert decided == ["allow", "deny"]
+
+
+def test_the_client_is_python_and_the_commands_are_there() -> None:
+    (block,) = blocks("python")
+    ast.parse(block)
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    asked = set(re.findall(r"make ([a-z-]+)", "".join(blocks("sh"))))
+    assert asked <= targets
+    assert {"demo", "test", "setup"} <= asked
+
+
+def test_the_pages_say_where_the_tests_are() -> None:
+    """The threat model's proofs are files and folders that there are."""
+    text = (ROOT / "THREAT_MODEL.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(tests/[\w/.]+)`", text))
+    assert named
+    assert all((ROOT / path).exists() for path in named), named
