@@ -18,6 +18,7 @@ from proxy import __version__
 from proxy.app import App, build
 from proxy.config import ConfigFault, load, settings_schema
 from proxy.ports import Unavailable
+from proxy.sinks.chain import verify
 from proxy.workers import Supervisor, serve_one
 
 app = typer.Typer(
@@ -34,6 +35,9 @@ app = typer.Typer(
 )
 schema = typer.Typer(help="JSON Schemas of what Callgate reads and writes.", no_args_is_help=True)
 app.add_typer(schema, name="schema")
+
+audit = typer.Typer(help="The evidence: check the audit log.", no_args_is_help=True)
+app.add_typer(audit, name="audit")
 
 out, err = Console(), Console(stderr=True)
 
@@ -133,6 +137,20 @@ def demo(
 def schema_config() -> None:
     """Print the JSON Schema of callgate.yaml, for editors that complete and check it."""
     sys.stdout.buffer.write(orjson.dumps(settings_schema(), option=orjson.OPT_INDENT_2) + b"\n")
+
+
+@audit.command("verify")
+def audit_verify(
+    folder: Annotated[Path, typer.Argument(help="The folder of the log's segments (audit.sinks[].path).")],
+) -> None:
+    """Check the hash chain over all segments; exit 1 at the first line that was changed, moved or removed."""
+    if not folder.is_dir():
+        _refuse("There is no audit log", [f"{folder} is not a folder"])
+    found = verify(folder)
+    if not found.ok:
+        _refuse("The chain is broken", [f"{found.broken_at}: {found.problem}"])
+    out.print(f"{found.lines} lines, unbroken. The head is {found.head}.", soft_wrap=True)
+    out.print("Keep it elsewhere: with it, a cut at the end shows too.")
 
 
 def _built(config: Path | None) -> App:
