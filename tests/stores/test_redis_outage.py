@@ -17,7 +17,7 @@ from proxy.stores.redis import RedisStore
 from tests.stores import servers
 from tests.stores.servers import Server
 
-TIMEOUT_S, PAUSE_S = 0.5, 0.3
+TIMEOUT_S, PAUSE_S = 1.5, 0.3
 SLACK_S = 3.0
 """What a busy machine may add to a bound."""
 

@@ -43,7 +43,7 @@ description: Reads a page.
 parameters: {type: object}
 cache: {ttl_s: 600, scope: principal}
 """
-TIMEOUT_S = 1.0
+TIMEOUT_S = 2.0
 
 
 @dataclass
