@@ -159,12 +159,18 @@ async def test_an_approved_call_is_judged_again_and_a_denial_still_denies() -> N
 
 
 async def test_an_approval_is_for_these_arguments_only() -> None:
-    talk = Conversation(False)
-    await talk.held()
-    edited = {"effect": "allow", "obligations": {"arguments": {"user_id": 43}}}
-    talk.case = talk.case | {"policy": {"delete_user": edited | {"effect": "confirm"}}}
-    _, answer = await talk.say("yes").ask()
-    assert released(answer) == [("call_del", '{"user_id":42}')]
+    """What a guard edits after the approval is another call: it is asked about anew, as it would run now."""
+    talk = Conversation(False, upstream=[{"calls": [DELETE | {"arguments": {"user_id": "42"}}]}])
+    first = await talk.held()
+    integer = {"type": "object", "properties": {"user_id": {"type": "integer"}}}
+    talk.case = talk.case | {"request": {"tools": [{"name": "delete_user", "parameters": integer}]}}
+    outcome, answer = await talk.say(f"approve {first}").ask()
+    assert released(answer) == []
+    assert outcome.exchange.outcome == "held"
+    assert "user_id = 42." in answer.first.text
+    second = CODE.search(answer.first.text)
+    assert second
+    assert second[1] != first
 
 
 async def test_a_ticket_lapses() -> None:
