@@ -10,8 +10,8 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -20,10 +20,8 @@ from proxy import __version__, parts
 from proxy.approvals import Approvals
 from proxy.config import ConfigFault, Settings
 from proxy.config.sections import GuardSettings
-from proxy.engines.opa import OpaEngine
 from proxy.engines.patterns import LinearPatterns
 from proxy.engines.policyset import PolicyFault
-from proxy.engines.watching import PolicyWatcher
 from proxy.exchange import Core
 from proxy.gates.request import RequestGate
 from proxy.gates.results import ResultsGate
@@ -42,8 +40,7 @@ from proxy.http.identity import Identity, IdentityFault
 from proxy.http.tasks import spawn
 from proxy.http.upstream import Endpoint, HttpUpstream
 from proxy.pipeline import Pipeline, Watched
-from proxy.ports import Sink, Unavailable
-from proxy.record import PolicyRecord
+from proxy.ports import Sink
 from proxy.sinks import Tee
 from proxy.sinks.jsonl import JsonlSink
 from proxy.sinks.metrics import MetricsSink
@@ -120,6 +117,26 @@ class Worker:
         return folder / f"worker-{self.number}"
 
 
+class Follower(Protocol):
+    """What keeps up with something outside while Callgate serves: policies, keys, an OPA server."""
+
+    async def start(self) -> None:
+        """Be ready to serve."""
+        ...
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Keep up until ``stop``."""
+        ...
+
+    async def close(self) -> None:
+        """Leave nothing open."""
+        ...
+
+    def notes(self) -> Sequence[str]:
+        """What is wrong and does not keep Callgate from serving."""
+        ...
+
+
 @dataclass
 class App:
     """Everything that runs, and in which order it starts and stops."""
@@ -135,6 +152,7 @@ class App:
     registry: Registry
     guard_names: Sequence[str]
     approvals: Approvals
+    followers: Sequence[Follower] = ()
     admin_token: str | None = field(default=None, repr=False)
     worker: Worker | None = None
     stopping: bool = False
@@ -149,7 +167,10 @@ class App:
         await self.upstream.start()
         if isinstance(self.store, RedisStore):
             await self.store.start()
-        await self._follow_policies()
+        self._unfollow = asyncio.Event()
+        for follower in self.followers:
+            await follower.start()
+        self._following = [spawn(follower.run(self._unfollow)) for follower in self.followers]
         settings = self.settings
         # aiohttp waits this long twice: before it stops reading what clients send, and before it cancels.
         patience_s = settings.limits.drain_s / 2 or 0.001
@@ -173,9 +194,9 @@ class App:
         await self._runner.cleanup()
         await self._admin.cleanup()
         self._unfollow.set()
-        await self._following
-        if isinstance(self.engine, OpaEngine):
-            await self.engine.close()
+        await asyncio.gather(*self._following)
+        for follower in self.followers:
+            await follower.close()
         await self.upstream.close()
         if isinstance(self.store, RedisStore):
             await self.store.close()
@@ -198,32 +219,9 @@ class App:
         log.info("stopping: open requests have %g s to end", self.settings.limits.drain_s)
         await self.stop()
 
-    async def _follow_policies(self) -> None:
-        """Keep up with the policies, wherever they are, and record which are in force."""
-        self._unfollow = asyncio.Event()
-        if isinstance(self.engine, OpaEngine):
-            await self.engine.start()
-            self._following = spawn(self.engine.run(self._unfollow))
-            return
-        self._watcher = PolicyWatcher(
-            self.engine,
-            lambda: parts.load_policies(self.settings),
-            parts.policy_paths(self.settings),
-            note=self._note_policies,
-        )
-        self._note_policies("loaded", self.engine.revision, ())
-        self._following = spawn(self._watcher.run(self._unfollow))
-
-    def _note_policies(self, event: str, revision: str, faults: Sequence[str]) -> None:
-        time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        with contextlib.suppress(Unavailable):  # the log's own faults are told by readiness
-            self.sink.write(PolicyRecord(time, event, revision, tuple(faults)))
-
     def notes(self) -> list[str]:
         """What is wrong and does not keep Callgate from serving."""
-        if isinstance(self.engine, OpaEngine):
-            return [f"policies: {self.engine.fault}"] if self.engine.fault else []
-        return [f"policies: the last good ones are in force; {fault}" for fault in self._watcher.faults]
+        return [note for follower in self.followers for note in follower.notes()]
 
     def faults(self) -> list[str]:
         """What keeps Callgate from serving."""
@@ -328,6 +326,7 @@ def _assemble(
         registry=registry,
         guard_names=core.pipeline.guard_names,
         approvals=core.approvals,
+        followers=[parts.policy_follower(settings, engine, sink)],
         admin_token=token,
         worker=worker,
     )

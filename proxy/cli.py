@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-import orjson
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
 from proxy import __version__
 from proxy.app import App, build
-from proxy.config import ConfigFault, load, settings_schema
+from proxy.commands import audit, schema
+from proxy.commands.terminal import ConfigFile, err, out, refuse
+from proxy.config import ConfigFault, load
 from proxy.ports import Unavailable
-from proxy.sinks.chain import verify
 from proxy.workers import Supervisor, serve_one
 
 app = typer.Typer(
@@ -33,18 +31,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-schema = typer.Typer(help="JSON Schemas of what Callgate reads and writes.", no_args_is_help=True)
-app.add_typer(schema, name="schema")
-
-audit = typer.Typer(help="The evidence: check the audit log.", no_args_is_help=True)
-app.add_typer(audit, name="audit")
-
-out, err = Console(), Console(stderr=True)
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="callgate.yaml; without it, the defaults and CALLGATE_* variables."),
-]
+app.add_typer(schema.group, name="schema")
+app.add_typer(audit.group, name="audit")
 
 
 def main() -> None:
@@ -80,7 +68,7 @@ def serve(
     try:
         _run(serving)
     except ConfigFault as exc:
-        _refuse("Callgate cannot start", exc.faults)
+        refuse("Callgate cannot start", exc.faults)
 
 
 @app.command(hidden=True)
@@ -90,7 +78,7 @@ def worker(number: int, log_level: str = "info") -> None:
     try:
         _run(serve_one())
     except (ConfigFault, Unavailable) as exc:
-        _refuse(f"Worker {number} cannot start", exc.faults if isinstance(exc, ConfigFault) else [exc])
+        refuse(f"Worker {number} cannot start", exc.faults if isinstance(exc, ConfigFault) else [exc])
 
 
 @app.command()
@@ -127,44 +115,17 @@ def demo(
     try:
         from proxy.demo import run_demo
     except ModuleNotFoundError as exc:
-        _refuse("The demo needs the official openai client", [f"{exc.name}: pip install 'callgate[demo]'"])
+        refuse("The demo needs the official openai client", [f"{exc.name}: pip install 'callgate[demo]'"])
     _log("error")
     if not _run(run_demo(out, keep)):
         raise typer.Exit(1)
-
-
-@schema.command("config")
-def schema_config() -> None:
-    """Print the JSON Schema of callgate.yaml, for editors that complete and check it."""
-    sys.stdout.buffer.write(orjson.dumps(settings_schema(), option=orjson.OPT_INDENT_2) + b"\n")
-
-
-@audit.command("verify")
-def audit_verify(
-    folder: Annotated[Path, typer.Argument(help="The folder of the log's segments (audit.sinks[].path).")],
-) -> None:
-    """Check the hash chain over all segments; exit 1 at the first line that was changed, moved or removed."""
-    if not folder.is_dir():
-        _refuse("There is no audit log", [f"{folder} is not a folder"])
-    found = verify(folder)
-    if not found.ok:
-        _refuse("The chain is broken", [f"{found.broken_at}: {found.problem}"])
-    out.print(f"{found.lines} lines, unbroken. The head is {found.head}.", soft_wrap=True)
-    out.print("Keep it elsewhere: with it, a cut at the end shows too.")
 
 
 def _built(config: Path | None) -> App:
     try:
         return build(load(config))
     except ConfigFault as exc:
-        _refuse("The configuration has faults", exc.faults)
-
-
-def _refuse(title: str, faults: Any) -> NoReturn:
-    err.print(f"[bold red]{title}:[/bold red]")
-    for fault in faults:
-        err.print(f"  - {fault}", markup=False, soft_wrap=True)
-    raise typer.Exit(1)
+        refuse("The configuration has faults", exc.faults)
 
 
 def _log(level: str, prefix: str = "") -> None:

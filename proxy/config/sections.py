@@ -15,7 +15,6 @@ from proxy.config.values import (
     Port,
     SecretRef,
     Section,
-    split_url,
 )
 from proxy.stores.redis_url import parse_url
 
@@ -57,56 +56,6 @@ class Doors(Section):
             if path == "/v1" or path.startswith("/v1/"):
                 raise ValueError(f"{path} begins with /v1 (write what follows it)")
         return paths
-
-
-class Opa(Section):
-    """The OPA server."""
-
-    url: str = "http://127.0.0.1:8181"
-    """Where it is."""
-    token: SecretRef | None = None
-    """Bearer token that it asks for: `{env: NAME}` or `{file: PATH}`."""
-    timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
-    """Seconds to wait for one answer of the server."""
-
-    @field_validator("url")
-    @classmethod
-    def _a_server(cls, url: str) -> str:
-        split_url(url, ("https", "http"))
-        return url.rstrip("/")
-
-
-class Policies(Section):
-    """Where decisions come from."""
-
-    engine: Literal["embedded", "opa"] = "embedded"
-    """`embedded` evaluates Rego inside Callgate; `opa` asks an OPA server."""
-    paths: tuple[Path, ...] = ()
-    """Folders and files of Rego policies and their data. Empty: the starter policies."""
-    opa: Opa = Opa()
-    """The OPA server, with `engine: opa`."""
-
-
-class Tools(Section):
-    """The tool registry."""
-
-    paths: tuple[Path, ...] = ()
-    """Folders and files of tool descriptions, one YAML file a tool. Empty: no tool is registered."""
-    unregistered: Literal["allow", "validate", "deny"] = "validate"
-    """Calls of other tools: `deny`, `allow`, or `validate` against the application's own schema."""
-
-
-class Results(Section):
-    """What of tool results the model may see. A tool's own description can say more (`results`)."""
-
-    max_bytes: Annotated[int, Field(ge=256, le=2**30)] = 2**20
-    """Longer results are shortened to this, and say how much was cut."""
-    shape_errors: bool = True
-    """Whether a raw error (a stack trace, an HTML error page) becomes a short message."""
-    redact: tuple[Literal["secrets"], ...] = ()
-    """What is taken out, by name: `secrets` are API keys, bearer tokens and private keys."""
-    patterns: tuple[str, ...] = ()
-    """Regular expressions (RE2 syntax) whose matches are taken out."""
 
 
 class GuardSettings(Section):

@@ -12,6 +12,7 @@ import orjson
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from proxy.config.identities import Anonymous, Passthrough, Recogniser
+from proxy.config.policies import Policies
 from proxy.config.sections import (
     Admin,
     Approvals,
@@ -22,13 +23,11 @@ from proxy.config.sections import (
     Limits,
     Listen,
     MemoryStore,
-    Policies,
-    Results,
     Route,
     Status,
     Store,
-    Tools,
 )
+from proxy.config.tools import Results, Tools
 from proxy.config.upstreams import Upstream
 from proxy.config.values import ConfigFault, SecretRef, Section
 

@@ -61,6 +61,10 @@ class OpaEngine:
             except TimeoutError:
                 await self.refresh()
 
+    def notes(self) -> list[str]:
+        """What is wrong, for readiness to tell."""
+        return [f"policies: {self.fault}"] if self.fault else []
+
     async def refresh(self) -> None:
         """Ask which packages decide, and for the digest of all policies."""
         try:

@@ -56,6 +56,17 @@ class PolicyWatcher:
         # The folder of a file: who replaces a file by a rename does not touch the file that was watched.
         self._watched = sorted({path if path.is_dir() else path.parent for path in paths})
 
+    async def start(self) -> None:
+        """Tell which policies are in force from the start."""
+        self._note("loaded", self._engine.revision, ())
+
+    async def close(self) -> None:
+        """Nothing is left open."""
+
+    def notes(self) -> list[str]:
+        """What is wrong, for readiness to tell."""
+        return [f"policies: the last good ones are in force; {fault}" for fault in self.faults]
+
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the files until ``stop``."""
         # No filter: the ``..data`` link of a mounted ConfigMap is what changes when its files do.

@@ -1,0 +1,1 @@
+"""The command line's groups: one module a group, each with its typer application."""

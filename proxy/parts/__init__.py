@@ -1,0 +1,28 @@
+"""The parts of a Callgate, each made from its settings: one module for each kind of part."""
+
+from proxy.parts.identity import recogniser
+from proxy.parts.outside import doors, endpoint, guidance, routes, store
+from proxy.parts.policies import Engine, engine, load_policies, packaged, policy_follower, policy_paths
+from proxy.parts.results import cache_guard, pattern_faults, results_gate
+from proxy.parts.usage import limits_guard, meter, priced
+
+__all__ = [
+    "Engine",
+    "cache_guard",
+    "doors",
+    "endpoint",
+    "engine",
+    "guidance",
+    "limits_guard",
+    "load_policies",
+    "meter",
+    "packaged",
+    "pattern_faults",
+    "policy_follower",
+    "policy_paths",
+    "priced",
+    "recogniser",
+    "results_gate",
+    "routes",
+    "store",
+]
