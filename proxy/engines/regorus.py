@@ -94,10 +94,12 @@ class RegorusEngine:
         if package not in in_force.packages:
             return None
         # One engine holds one input: between setting it and asking, nothing may await.
-        return _evaluate(in_force.engine, package, _encoded(input))
+        decision = evaluate(in_force.engine, package, encoded(input))
+        return None if decision is None else orjson.loads(decision)
 
 
-def _encoded(input: Mapping[str, Any]) -> str:
+def encoded(input: Mapping[str, Any]) -> str:
+    """An input document as the engine takes it; raises ``Unavailable`` where it cannot be written."""
     # As text, never as objects: a lone surrogate or deep nesting among objects crashes the process.
     try:
         return dumps(input).decode()
@@ -117,7 +119,8 @@ def _without_surrogates(input: Mapping[str, Any]) -> str:
     return json.dumps(input, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
-def _evaluate(engine: Any, package: str, input_json: str) -> Any:
+def evaluate(engine: Any, package: str, input_json: str) -> str | None:
+    """The decision of a package as JSON, or None where it is undefined; raises ``Unavailable``."""
     try:
         engine.set_input_json(input_json)
         result: str = engine.eval_rule_as_json(f"data.{package}.decision")
@@ -127,7 +130,7 @@ def _evaluate(engine: Any, package: str, input_json: str) -> Any:
         if type(exc).__name__ != "PanicException":  # what a Rust panic becomes; not an Exception
             raise
         raise Unavailable(f"policy {package} cannot decide: the engine failed") from None
-    return None if result == UNDEFINED else orjson.loads(result)
+    return None if result == UNDEFINED else result
 
 
 def worded(exc: Exception) -> str:
@@ -202,7 +205,7 @@ def _proof_faults(engine: Any, packages: frozenset[str]) -> list[str]:
 def _proof_fault(engine: Any, package: str, input_json: str) -> str | None:
     if package.startswith("callgate."):
         try:
-            _evaluate(engine, package, input_json)
+            evaluate(engine, package, input_json)
         except Unavailable as exc:
             return str(exc)
     return None
