@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any, Literal
 
 from proxy.guards.base import Context, Guard, Situation, canonical
+from proxy.guards.told import POLICY_FACT, Told
 from proxy.model import Principal, ToolCall, ToolResult, dumps
 from proxy.ports import Sink, Unavailable
 from proxy.record import DecisionRecord, Step, masked
@@ -138,7 +139,7 @@ class Pipeline:
             trail=tuple(trail),
             policy_revision=self._policy_revision(),
             config_digest=self._config_digest,
-            facts=ctx.facts,
+            facts=self._facts(call, ctx, mask),
         )
         try:
             self._sink.write(record)
@@ -148,6 +149,12 @@ class Pipeline:
                 reason = "The audit log is unavailable, so no call can be allowed now."
                 return Ruling(call, Deny(reasons=(reason,), retryable=True), ruling.decision_id)
         return ruling
+
+    def _facts(self, call: ToolCall, ctx: Context, mask: tuple[str, ...]) -> Mapping[str, Any]:
+        document = ctx.facts.get(POLICY_FACT)
+        if document is None:
+            return ctx.facts
+        return {**ctx.facts, POLICY_FACT: Told(document, call, ctx.situation.batch, self._capture, mask)}
 
     def _captured(self, call: ToolCall, mask: tuple[str, ...]) -> Any:
         if self._capture == "off":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 MASKED = "[masked]"
 
@@ -38,6 +38,15 @@ class Step:
         return step
 
 
+@runtime_checkable
+class Fact(Protocol):
+    """A fact that is worked out when the record is written, off the request's path."""
+
+    def fields(self) -> Any:
+        """As JSON."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
     """What was decided of one call, by whom, on which grounds. Made only by the pipeline."""
@@ -67,7 +76,7 @@ class DecisionRecord:
     policy_revision: str
     config_digest: str
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """Every value that a guard looked up, so that the decision can be replayed from the record alone."""
+    """Every value that a guard looked up, so that the decision can be replayed: JSON, or a ``Fact``."""
 
     def fields(self) -> dict[str, Any]:
         """The record as one flat JSON object."""
@@ -91,7 +100,9 @@ class DecisionRecord:
             "trail": [step.fields() for step in self.trail],
             "policy_revision": self.policy_revision,
             "config_digest": self.config_digest,
-            "facts": self.facts,
+            "facts": {
+                name: fact.fields() if isinstance(fact, Fact) else fact for name, fact in self.facts.items()
+            },
         }
 
 
@@ -127,7 +138,8 @@ class ExchangeRecord:
     """Calls settled earlier that were put back into this request."""
     admission: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """What policy changed in the request before it was sent: ``hidden`` (tools), ``stripped`` and
-    ``approval`` (hosted tools), with its ``reasons``; and the ``model`` that it was routed to."""
+    ``approval`` (hosted tools), with its ``reasons``; the tools ``redefined`` by the registry, those that
+    have ``drifted`` from their pin; and the ``model`` that it was routed to."""
     cost_usd: float | None = None
     """What the tokens cost by list price, or the operator's; None where tokens or price are not known."""
 
@@ -225,7 +237,32 @@ class PolicyRecord:
         return {"kind": self.kind} | {name: getattr(self, name) for name in self.__slots__}
 
 
-Record = DecisionRecord | ExchangeRecord | TicketRecord | ResultRecord | PolicyRecord
+@dataclass(frozen=True, slots=True)
+class DefinitionRecord:
+    """A tool's definition as an application sent it: once for each distinct one that a process sees."""
+
+    kind: ClassVar[str] = "definition"
+
+    time: str
+    trace_id: str
+    principal: Mapping[str, Any]
+    protocol: str
+    tool: str
+    digest: str
+    """What the tool's ``pin`` is compared with."""
+    event: str
+    """``seen``, or ``drifted``: it is none of those that are pinned."""
+    pinned: tuple[str, ...] = ()
+    definition: Mapping[str, Any] | None = None
+    """``description`` and ``parameters``, and what else the model may read; None where ``audit.capture`` is
+    not ``full``, or it is too large."""
+
+    def fields(self) -> dict[str, Any]:
+        """The record as one flat JSON object."""
+        return {"kind": self.kind} | {name: getattr(self, name) for name in self.__slots__}
+
+
+Record = DecisionRecord | ExchangeRecord | TicketRecord | ResultRecord | PolicyRecord | DefinitionRecord
 
 
 def masked(value: Any, pointers: Sequence[str]) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from proxy.guards.base import Context, call_input
+from proxy.guards.told import POLICY_FACT
 from proxy.model import ToolCall
 from proxy.ports import PolicyEngine, Unavailable
 from proxy.tools import tool_input
@@ -26,7 +27,8 @@ class PolicyGuard:
         """The policies' decision on this call; no decision is a denial."""
         if not self._engine.defines(PACKAGE):
             return Deny(reasons=("No policy decides on tool calls, so none is allowed.",))
-        decision = await self._engine.decide(PACKAGE, policy_input(call, ctx))
+        document = ctx.facts[POLICY_FACT] = policy_input(call, ctx)
+        decision = await self._engine.decide(PACKAGE, document)
         return read_decision(call, decision)
 
 
