@@ -1,38 +1,23 @@
-"""Policies and data as they stand in files: read whole, checked, and named by a digest."""
+"""Policies and data as they stand in files and bundles: read whole, checked, and named by a digest."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
+from proxy.engines.bundles import SUFFIX, Archive, Bundle, Roots, overlapping
+from proxy.engines.datafiles import DATA_SUFFIXES, MAX_DATA_BYTES, FaultAt, parsed
+from proxy.engines.faults import PolicyFault
+from proxy.model import dumps
 
-from proxy.model import Fault, dumps, loads
-
-try:
-    from yaml import CSafeLoader as SafeLoader
-except ImportError:  # PyYAML built without libyaml: the same reading, slower
-    from yaml import SafeLoader  # type: ignore[assignment]
+__all__ = ["Module", "PolicyFault", "PolicySet"]
 
 MAX_REGO_BYTES = 1 << 20
-MAX_DATA_BYTES = 16 << 20
-# serde_json, which reads the data for the engine, stops at 128.
-MAX_DATA_DEPTH = 100
-DATA_SUFFIXES = frozenset({".json", ".yaml", ".yml"})
-
-
-class PolicyFault(ValueError):
-    """Policies or data cannot be served; ``faults`` names each with its file and, where known, its line."""
-
-    def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = tuple(faults)
+MAX_SET_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +27,8 @@ class Module:
     name: str
     path: str
     text: str
+    roots: Roots | None = None
+    """The paths below which its bundle says that its package lies; None outside a bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +38,33 @@ class PolicySet:
     modules: tuple[Module, ...]
     data_json: bytes
     revision: str
+    labels: tuple[tuple[str, str], ...] = ()
+    """The bundles in it, each with the revision that its own manifest names, for people to read."""
 
     @classmethod
     def load(
         cls,
-        paths: Iterable[Path],
+        sources: Iterable[Path | Archive],
         *,
         tests: bool = False,
         max_rego_bytes: int = MAX_REGO_BYTES,
         max_data_bytes: int = MAX_DATA_BYTES,
+        max_set_bytes: int = MAX_SET_BYTES,
     ) -> PolicySet:
-        """Read files and, recursively, directories; raises ``PolicyFault`` naming every fault at once.
+        """Read files, directories (recursively) and bundles; raises ``PolicyFault`` naming every fault.
 
-        A data file counts at the path of its directory below the root, as in an OPA bundle. Hidden
-        entries are skipped, and so are ``*_test.rego`` unless ``tests``.
+        A data file counts at the path of its directory below the root, as in an OPA bundle. In a directory,
+        hidden entries are skipped. ``*_test.rego`` is skipped unless ``tests``. A path that ends in
+        ``.tar.gz`` is a bundle.
         """
-        reading = _Reading(max_rego_bytes, max_data_bytes)
-        for root in paths:
-            for name, file in reading.files(root):
-                if file.suffix == ".rego" and (tests or not file.name.endswith("_test.rego")):
-                    reading.add_module(name, file)
-                elif file.suffix in DATA_SUFFIXES:
-                    reading.add_data(name, file)
+        reading = _Reading(tests, max_rego_bytes, max_data_bytes, max_set_bytes)
+        for source in sources:
+            if isinstance(source, Archive):
+                reading.add_archive(source)
+            elif source.name.endswith(SUFFIX) and not source.is_dir():
+                reading.add_archive(Archive(str(source), source))
+            else:
+                reading.add_tree(source)
         return reading.finished()
 
     @classmethod
@@ -96,15 +88,84 @@ def _revision(contents: Iterable[tuple[str, bytes]]) -> str:
 class _Reading:
     """What was read so far, and what was wrong with it."""
 
+    tests: bool
     max_rego_bytes: int
     max_data_bytes: int
+    max_set_bytes: int
     modules: list[Module] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
-    origins: dict[tuple[str, ...], Path] = field(default_factory=dict)
+    origins: dict[tuple[str, ...], str] = field(default_factory=dict)
     contents: list[tuple[str, bytes]] = field(default_factory=list)
+    size: int = 0
+    bundles: list[Bundle] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
-    def files(self, root: Path) -> Iterator[tuple[str, Path]]:
+    def add_tree(self, root: Path) -> None:
+        """A file, or all visible ones below a directory."""
+        for name, file in self._files(root):
+            if limit := self._limit(name):
+                content = self._content(file, limit)
+                if content is not None:
+                    self._add(name, str(file), content)
+
+    def add_archive(self, archive: Archive) -> None:
+        """The files of a bundle that is what it should be, whole."""
+        try:
+            bundle = archive.read()
+        except PolicyFault as exc:
+            self.faults += exc.faults
+            return
+        self.faults += [fault for other in self.bundles if (fault := overlapping(other, bundle))]
+        self.bundles.append(bundle)
+        for name, content in bundle.served():
+            if limit := self._limit(name):
+                place = f"{bundle.label}/{name}"
+                if len(content) > limit:
+                    self.faults.append(f"{place}: {_too_large(limit)}")
+                else:
+                    self._add(name, place, content, bundle.roots)
+
+    def _limit(self, name: str) -> int:
+        """How many bytes a file of this name may have; 0 for one that is not read."""
+        path = PurePosixPath(name)
+        if path.suffix == ".rego":
+            return self.max_rego_bytes if self.tests or not path.name.endswith("_test.rego") else 0
+        return self.max_data_bytes if path.suffix in DATA_SUFFIXES else 0
+
+    def _add(self, name: str, place: str, content: bytes, roots: Roots | None = None) -> None:
+        self.size += len(content)
+        if self.size > self.max_set_bytes:
+            all_of_it = f"the policies and their data together: larger than {self.max_set_bytes} bytes"
+            raise PolicyFault([*self.faults, f"{all_of_it}, counted up to {place}"])
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            self.faults.append(f"{place}: not UTF-8 text")
+            return
+        self.contents.append((name, content))
+        if name.endswith(".rego"):
+            self.modules.append(Module(name, place, text, roots))
+        else:
+            self._add_data(name, place, text, roots)
+
+    def _add_data(self, name: str, place: str, text: str, roots: Roots | None) -> None:
+        at = tuple(name.split("/")[:-1])
+        try:
+            value = parsed(text, json=name.endswith(".json"))
+            if not at and not isinstance(value, dict):
+                raise ValueError("policy data is one mapping")
+            for key in reversed(at):
+                value = {key: value}
+            if roots is not None:
+                roots.check_data(value)
+        except FaultAt as exc:
+            self.faults.append(f"{place}:{exc.line}: {exc}")
+        except ValueError as exc:
+            self.faults.append(f"{place}: {exc}")
+        else:
+            self._merge(self.data, value, (), place)
+
+    def _files(self, root: Path) -> Iterator[tuple[str, Path]]:
         """The visible files below ``root`` with their names relative to it, in a fixed order."""
         if root.is_file():
             yield root.name, root
@@ -127,142 +188,39 @@ class _Reading:
             else:
                 yield entry.relative_to(root).as_posix(), entry
 
-    def add_module(self, name: str, file: Path) -> None:
-        text = self._text(name, file, self.max_rego_bytes)
-        if text is not None:
-            self.modules.append(Module(name, str(file), text))
-
-    def add_data(self, name: str, file: Path) -> None:
-        text = self._text(name, file, self.max_data_bytes)
-        if text is None:
-            return
-        try:
-            value = _parse_json(text) if file.suffix == ".json" else _parse_yaml(text)
-            _check(value)
-            value = loads(dumps(value))  # YAML aliases are one object in two places: merge into neither
-        except _At as exc:
-            self.faults.append(f"{file}:{exc.line}: {exc}")
-        except ValueError as exc:
-            self.faults.append(f"{file}: {exc}")
-        else:
-            self._mount(value, tuple(name.split("/")[:-1]), file)
-
-    def _text(self, name: str, file: Path, max_bytes: int) -> str | None:
+    def _content(self, file: Path, limit: int) -> bytes | None:
         try:
             with file.open("rb") as stream:
-                content = stream.read(max_bytes + 1)
-            if len(content) > max_bytes:
-                raise ValueError(f"larger than {max_bytes} bytes, the most that one such file may have")
-            text = content.decode()
-        except UnicodeDecodeError:
-            self.faults.append(f"{file}: not UTF-8 text")
-        except (OSError, ValueError) as exc:
-            self.faults.append(f"{file}: {getattr(exc, 'strerror', None) or exc}")
-        else:
-            self.contents.append((name, content))
-            return text
-        return None
+                content = stream.read(limit + 1)
+        except OSError as exc:
+            self.faults.append(f"{file}: {exc.strerror or exc}")
+            return None
+        if len(content) > limit:
+            self.faults.append(f"{file}: {_too_large(limit)}")
+            return None
+        return content
 
-    def _mount(self, value: dict[str, Any], at: tuple[str, ...], file: Path) -> None:
-        for key in reversed(at):
-            value = {key: value}
-        self._merge(self.data, value, (), file)
-
-    def _merge(self, target: dict[str, Any], value: dict[str, Any], at: tuple[str, ...], file: Path) -> None:
+    def _merge(self, target: dict[str, Any], value: dict[str, Any], at: tuple[str, ...], place: str) -> None:
         for key, item in value.items():
             here = (*at, key)
             if key not in target:
                 target[key] = item
-                self.origins[here] = file
+                self.origins[here] = place
             elif isinstance(target[key], dict) and isinstance(item, dict):
-                self._merge(target[key], item, here, file)
+                self._merge(target[key], item, here, place)
             else:
                 other = next(
                     self.origins[here[:n]] for n in range(len(here), 0, -1) if here[:n] in self.origins
                 )
-                self.faults.append(f"{file}: data.{'.'.join(here)} is already defined in {other}")
+                self.faults.append(f"{place}: data.{'.'.join(here)} is already defined in {other}")
 
     def finished(self) -> PolicySet:
+        """All of it; raises ``PolicyFault`` if anything was wrong."""
         if self.faults:
             raise PolicyFault(self.faults)
-        return PolicySet(tuple(self.modules), dumps(self.data), _revision(self.contents))
+        labels = tuple((bundle.label, bundle.revision) for bundle in self.bundles)
+        return PolicySet(tuple(self.modules), dumps(self.data), _revision(self.contents), labels)
 
 
-class _At(ValueError):
-    """A fault whose line is known."""
-
-    def __init__(self, line: int, message: str) -> None:
-        super().__init__(message)
-        self.line = line
-
-
-def _parse_json(text: str) -> Any:
-    try:
-        return loads(text)
-    except Fault as exc:
-        if found := re.search(r" at character (\d+)$", str(exc)):
-            line = text.count("\n", 0, int(found[1]) - 1) + 1
-            raise _At(line, str(exc)[: found.start()]) from None
-        raise
-
-
-def _parse_yaml(text: str) -> Any:
-    try:
-        return yaml.load(text, _JSONLoader)  # noqa: S506 -- a safe loader, narrowed to what JSON can say
-    except yaml.MarkedYAMLError as exc:
-        line = exc.problem_mark.line + 1 if exc.problem_mark else 1
-        raise _At(line, f"not valid YAML: {exc.problem}") from None
-    except yaml.YAMLError as exc:
-        raise ValueError(f"not valid YAML: {str(exc).splitlines()[0]}") from None
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-class _JSONLoader(SafeLoader):
-    """YAML that can also be said in JSON, so that every engine reads the same data."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        self.flatten_mapping(node)
-        value: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
-            if not isinstance(key, str):
-                raise _At(line, f"the key {key!r} is not text: write it in quotes")
-            if key in value:
-                raise _At(line, f"the key {key!r} is given twice")
-            value[key] = self.construct_object(value_node, deep=True)
-        return value
-
-    def construct_plain_mapping(self, node: Any) -> dict[Any, Any]:
-        return self.construct_mapping(node)
-
-    def refuse_tag(self, node: Any) -> Any:
-        kind = node.tag.removeprefix("tag:yaml.org,2002:")
-        raise _At(node.start_mark.line + 1, f"a {kind} has no form in JSON: write it in quotes")
-
-
-_JSONLoader.add_constructor("tag:yaml.org,2002:map", _JSONLoader.construct_plain_mapping)
-for _tag in ("timestamp", "binary", "set", "omap", "pairs"):
-    _JSONLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _JSONLoader.refuse_tag)
-
-
-def _check(value: Any) -> None:
-    if not isinstance(value, dict):
-        raise ValueError("policy data is one mapping")
-    _check_item(value, 0)
-
-
-def _check_item(value: Any, depth: int) -> None:
-    if depth > MAX_DATA_DEPTH:
-        raise ValueError(f"nested more than {MAX_DATA_DEPTH} deep")
-    if isinstance(value, dict):
-        value = value.values()
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is not JSON")
-    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
-        raise ValueError(f"the integer {str(value)[:40]} would lose digits: write it in quotes")
-    elif not isinstance(value, list):
-        return
-    if not isinstance(value, int | float):
-        for item in value:
-            _check_item(item, depth + 1)
+def _too_large(limit: int) -> str:
+    return f"larger than {limit} bytes, the most that one such file may have"
