@@ -1,0 +1,198 @@
+"""The evaluator: decisions of another process, which is ended when an evaluation does not end itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.engines.evaluator import Evaluator, Overrun
+from proxy.engines.policyset import PolicyFault, PolicySet
+from proxy.engines.regorus import MINIMAL_INPUT, RegorusEngine, encoded
+from proxy.ports import Unavailable
+
+ROOT = Path(__file__).parents[2]
+
+# Does what the call's name says.
+OBEDIENT = """package callgate.call
+
+default decision := {"effect": "allow"}
+
+decision := {"effect": "deny", "reasons": [input.call.id]} if input.call.name == "deny"
+
+decision := {"effect": "deny"} if {
+	input.call.name == "hang"
+	some i in numbers.range(1, 30000)
+	some j in numbers.range(1, 30000)
+	i * j == -1
+}
+
+decision := {"effect": "deny"} if {
+	input.call.name == "grow"
+	count([n | some n in numbers.range(1, 300000000)]) == 1
+}
+
+decision := {"effect": "deny", "reasons": [concat(",", [text | some text in numbers.range(1, 300000)])]} if {
+	input.call.name == "fail"
+}
+
+decision := {"effect": "deny", "reasons": numbers.range(1, 300000)} if input.call.name == "long"
+"""
+
+
+def asking(name: str, call_id: str = "") -> bytes:
+    return encoded({"call": {"name": name, "id": call_id}}).encode()
+
+
+@pytest.fixture
+async def evaluator() -> AsyncIterator[Evaluator]:
+    evaluator = Evaluator(max_memory_bytes=512 << 20)
+    await evaluator.start(PolicySet.of({"call.rego": OBEDIENT}))
+    yield evaluator
+    await evaluator.close()
+
+
+async def decided(evaluator: Evaluator, name: str, timeout_s: float = 20.0, call_id: str = "") -> Any:
+    return await evaluator.decide("callgate.call", asking(name, call_id), timeout_s)
+
+
+async def test_it_decides_as_the_engine_in_the_process_does() -> None:
+    policy_set = PolicySet.load([ROOT / "policies"])
+    engine, evaluator = RegorusEngine(policy_set), Evaluator()
+    ready = await evaluator.start(policy_set)
+    try:
+        for package in ready.packages:
+            assert engine.defines(package)
+            assert ready.reads[package] == engine.reads(package)
+            aside = await evaluator.decide(package, encoded(MINIMAL_INPUT).encode(), 20)
+            assert aside == await engine.decide(package, MINIMAL_INPUT)
+    finally:
+        await evaluator.close()
+
+
+async def test_answers_belong_to_their_questions(evaluator: Evaluator) -> None:
+    answers = await asyncio.gather(*(decided(evaluator, "deny", call_id=f"c{n}") for n in range(50)))
+    assert [answer["reasons"] for answer in answers] == [[f"c{n}"] for n in range(50)]
+
+
+async def test_what_is_not_defined_is_none(evaluator: Evaluator) -> None:
+    assert await evaluator.decide("callgate.tools", b"{}", 20) is None
+
+
+@pytest.mark.parametrize("name", ["fail", "long"])
+async def test_a_fault_is_told_and_the_process_goes_on(evaluator: Evaluator, name: str) -> None:
+    before = evaluator.pid
+    with pytest.raises(Unavailable) as raised:
+        await decided(evaluator, name)
+    assert not isinstance(raised.value, Overrun)
+    assert await decided(evaluator, "ok") == {"effect": "allow"}
+    assert evaluator.pid == before
+
+
+@pytest.mark.parametrize(("name", "timeout_s"), [("hang", 0.3), ("grow", 20.0)])
+async def test_what_exceeds_its_bounds_is_killed_and_the_next_question_answered(
+    evaluator: Evaluator, name: str, timeout_s: float
+) -> None:
+    before = evaluator.pid
+    assert before is not None
+    with pytest.raises(Overrun):
+        await decided(evaluator, name, timeout_s)
+    assert not alive(before)
+    assert await decided(evaluator, "ok") == {"effect": "allow"}
+    assert evaluator.pid != before
+    assert evaluator.restarts == 1
+
+
+async def test_the_loop_goes_on_while_an_evaluation_hangs(evaluator: Evaluator) -> None:
+    hanging = asyncio.ensure_future(decided(evaluator, "hang", 0.5))
+    gaps, last = [], time.perf_counter()
+    while not hanging.done():
+        await asyncio.sleep(0)
+        now = time.perf_counter()
+        gaps.append(now - last)
+        last = now
+    assert max(gaps) < 0.25
+    assert isinstance(hanging.exception(), Overrun)
+
+
+async def test_who_always_hangs_is_started_again_ever_later(evaluator: Evaluator) -> None:
+    for _ in range(2):
+        with pytest.raises(Overrun):
+            await decided(evaluator, "hang", 0.2)
+    with pytest.raises(Unavailable, match="started again in"):
+        await decided(evaluator, "ok")
+    assert evaluator.pid is None
+
+
+async def test_who_stops_waiting_costs_nobody_else_anything(evaluator: Evaluator) -> None:
+    before = evaluator.pid
+    waiting = [asyncio.ensure_future(decided(evaluator, "deny", call_id=f"c{n}")) for n in range(10)]
+    await asyncio.sleep(0)
+    for task in waiting[::2]:
+        task.cancel()
+    answers = await asyncio.gather(*waiting[1::2])
+    assert [answer["reasons"] for answer in answers] == [[f"c{n}"] for n in range(1, 10, 2)]
+    assert (await decided(evaluator, "deny", call_id="last"))["reasons"] == ["last"]
+    assert evaluator.pid == before
+
+
+async def test_a_process_that_is_killed_is_started_again(evaluator: Evaluator) -> None:
+    assert evaluator.pid is not None
+    os.kill(evaluator.pid, signal.SIGKILL)
+    with pytest.raises(Overrun, match="SIGKILL"):
+        await decided(evaluator, "ok")
+    assert await decided(evaluator, "ok") == {"effect": "allow"}
+
+
+async def test_closing_kills_what_hangs_and_tells_who_waits(evaluator: Evaluator) -> None:
+    pid = evaluator.pid
+    assert pid is not None
+    waiting = [asyncio.ensure_future(decided(evaluator, "hang")) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    await evaluator.close()
+    assert not alive(pid)
+    for result in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(result, Unavailable)
+    with pytest.raises(Unavailable):
+        await decided(evaluator, "ok")
+
+
+FAULTY = {
+    "syntax": ("package callgate.call\ndecision := {", 20.0, "a.rego:2"),
+    "no end": (OBEDIENT.replace('input.call.name == "hang"\n', ""), 0.8, "did not answer within"),
+    "too large": (OBEDIENT.replace('input.call.name == "grow"\n', ""), 20.0, "SIGABRT"),
+}
+
+
+@pytest.mark.parametrize(("rego", "timeout_s", "fault"), FAULTY.values(), ids=FAULTY)
+async def test_policies_that_cannot_be_proven_within_the_bounds_are_faulty(
+    rego: str, timeout_s: float, fault: str
+) -> None:
+    evaluator = Evaluator(max_memory_bytes=512 << 20, start_timeout_s=timeout_s)
+    with pytest.raises(PolicyFault, match=fault):
+        await evaluator.start(PolicySet.of({"a.rego": rego}))
+    assert evaluator.pid is None
+
+
+async def test_the_process_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    evaluator = Evaluator()
+    await evaluator.start(PolicySet.of({"call.rego": OBEDIENT}))
+    try:
+        assert b"sk-secret" not in Path(f"/proc/{evaluator.pid}/environ").read_bytes()
+    finally:
+        await evaluator.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
