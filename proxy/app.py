@@ -83,7 +83,7 @@ def guards(
     )
 
 
-def gates(settings: Settings, engine: parts.Engine, results: ResultsGate) -> tuple[Gate, ...]:
+def gates(settings: Settings, engine: parts.Engine, results: ResultsGate, sink: Sink) -> tuple[Gate, ...]:
     """The gates in the order in which a request passes them."""
     return (
         # First: what policy says of results taints the conversation, which the others judge.
@@ -92,6 +92,8 @@ def gates(settings: Settings, engine: parts.Engine, results: ResultsGate) -> tup
         RequestGate(engine),
         # What is left is what the model is shown.
         ToolsGate(engine),
+        # Of what the model is shown: whether it is as it was pinned, and in whose words it is said.
+        parts.definitions_gate(settings, sink),
         # Which model that is, once it is known what it may use.
         *([RoutingGate(parts.routes(settings))] if settings.routing else []),
         # Last: what this model is told.
@@ -359,7 +361,7 @@ def _core(
         store=store,
         sink=sink,
         registry=lambda: registry,
-        gates=gates(settings, engine, results),
+        gates=gates(settings, engine, results, sink),
         learners=(cache,) if cache is not None else (),
         meter=parts.meter(settings, prices, store),
         cost_usd=prices.cost_usd,

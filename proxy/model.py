@@ -349,6 +349,8 @@ class OfferedTool:
     """Its JSON Schema, or None where it takes free text or says nothing."""
     description: str = ""
     kind: str = "function"
+    more: Any = None
+    """What else the model may read of it; told by ``redefine`` only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +379,10 @@ class Request:
     """The codec, which knows where tools and history stand in ``body``."""
     earlier: History | None = None
     """What the provider remembers of the conversation and ``body`` does not say."""
+    hidden: frozenset[str] = frozenset()
+    """Names of what the provider knows of the conversation and the client does not, in the codec's words."""
+    owned: str = ""
+    """The conversation that it goes on, where that was begun through Callgate for this principal."""
 
     @cached_property
     def tools(self) -> Mapping[str, OfferedTool]:
@@ -407,6 +413,12 @@ class Request:
         """The names in this request under which something may have been kept: ids of calls or answers."""
         handles: Sequence[str] = self.reader.handles(self.body)
         return handles
+
+    @cached_property
+    def resumable(self) -> bool:
+        """Whether the client may come back for the answer before its end was read."""
+        resumable: bool = self.reader.resumable(self.body)
+        return resumable
 
     @cached_property
     def scope(self) -> str:

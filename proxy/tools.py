@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import orjson
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
+
+from proxy.model import OfferedTool
 
 ToolEffect = Literal["read", "write", "destructive"]
 
@@ -60,6 +73,14 @@ class ResultRule(BaseModel):
         return value
 
 
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+"""A definition's digest, as ``definition_digest`` writes it."""
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 class ToolSpec(BaseModel):
     """One tool as the operator describes it (``schemas/tools/<name>.yaml``)."""
 
@@ -81,6 +102,10 @@ class ToolSpec(BaseModel):
     confirm: ConfirmRule | None = None
     results: ResultRule | None = None
     status: str = ""
+    override: bool | None = None
+    """Whether the model is shown this definition in place of the application's; None as for all tools."""
+    pin: Annotated[tuple[Digest, ...], BeforeValidator(_listed)] = ()
+    """The digests of the application's own definitions that are known; none: any definition may come."""
 
     @field_validator("parameters")
     @classmethod
@@ -99,6 +124,30 @@ class ToolSpec(BaseModel):
             "references": dict(self.references),
             "tags": list(self.cache.tags) if self.cache else [],
         }
+
+
+def definition_digest(tool: OfferedTool) -> str:
+    """SHA-256 over a definition as the model reads it, in canonical JSON, the same whatever the API.
+
+    Raises ``ValueError`` for one that has no JSON, or is nested too deeply.
+    """
+    said = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    if tool.more:
+        said["more"] = tool.more
+    return f"sha256:{hashlib.sha256(_canonical(said)).hexdigest()}"
+
+
+def _canonical(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # integers beyond 64 bits
+        try:
+            text = json.dumps(
+                value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+            )
+        except (TypeError, RecursionError):
+            raise ValueError("the definition is nested too deeply, or is no JSON") from None
+        return text.encode()
 
 
 def tool_input(name: str, spec: ToolSpec | None) -> dict[str, Any]:

@@ -17,6 +17,12 @@ class Tools(Section):
     """Folders and files of tool descriptions, one YAML file a tool. Empty: no tool is registered."""
     unregistered: Literal["allow", "validate", "deny"] = "validate"
     """Calls of other tools: `deny`, `allow`, or `validate` against the application's own schema."""
+    override: bool = False
+    """Show the model the registry's definitions, not the application's; a tool's own `override` goes first."""
+    pin: Literal["off", "report", "refuse"] = "off"
+    """What becomes of a request whose definition of a tool is none of those that the tool's `pin` names."""
+    record: bool = False
+    """Keep every distinct definition that applications send in the audit log, for `callgate schema`."""
 
 
 class Results(Section):

@@ -1,5 +1,6 @@
 """The parts of a Callgate, each made from its settings: one module for each kind of part."""
 
+from proxy.parts.definitions import definitions_gate
 from proxy.parts.identity import recogniser
 from proxy.parts.outside import doors, endpoint, guidance, routes, store
 from proxy.parts.policies import Engine, engine, load_policies, packaged, policy_follower, policy_paths
@@ -9,6 +10,7 @@ from proxy.parts.usage import limits_guard, meter, priced
 __all__ = [
     "Engine",
     "cache_guard",
+    "definitions_gate",
     "doors",
     "endpoint",
     "engine",

@@ -128,6 +128,11 @@ class MetricsSink(Collector):
         self._policies = _Counts(
             "callgate_policy_changes", "Policies put in force, or refused when they changed.", ("event",)
         )
+        self._drifted = _Counts(
+            "callgate_drifted_definitions",
+            "Requests whose definition of a tool is not the pinned one.",
+            ("tool",),
+        )
         self._results = _Counts("callgate_results", "Tool results seen on their way.", ("tool", "effect"))
         registry.register(self)
 
@@ -148,6 +153,7 @@ class MetricsSink(Collector):
         yield self._restored.family()
         yield self._tickets.family()
         yield self._results.family()
+        yield self._drifted.family()
         yield self._policies.family()
 
     def write(self, record: Record) -> None:
@@ -179,6 +185,8 @@ class MetricsSink(Collector):
         self._count_tokens(record.model, "output", record.output_tokens)
         if record.cost_usd is not None and 0 < record.cost_usd <= _MAX_USD:
             self._cost_usd[self._models[record.model],] += record.cost_usd
+        for name in record.admission.get("drifted", ()):
+            self._drifted[self._tools[name],] += 1
         if record.restored:
             self._restored[()] += record.restored
 

@@ -14,6 +14,7 @@ from proxy.record import (
     GEN_AI_TOOL_CALL_ID,
     GEN_AI_TOOL_NAME,
     DecisionRecord,
+    DefinitionRecord,
     ExchangeRecord,
     PolicyRecord,
     Record,
@@ -22,9 +23,11 @@ from proxy.record import (
     TicketRecord,
 )
 
-_KINDS: dict[str, type[Record]] = {
-    kind.kind: kind for kind in (DecisionRecord, ExchangeRecord, TicketRecord, ResultRecord, PolicyRecord)
-}
+_RECORDS: tuple[type[Record], ...] = (
+    *(DecisionRecord, ExchangeRecord, TicketRecord, ResultRecord, PolicyRecord),
+    DefinitionRecord,
+)
+_KINDS = {kind.kind: kind for kind in _RECORDS}
 _ATTRIBUTES = {
     GEN_AI_REQUEST_MODEL: "model",
     GEN_AI_TOOL_NAME: "tool",
@@ -44,7 +47,7 @@ def record_of(entry: Mapping[str, Any]) -> Record | None:
         return None
     known = {field.name for field in fields(kind)}
     values = {name: value for key, value in entry.items() if (name := _ATTRIBUTES.get(key, key)) in known}
-    for name in {"reasons", "decisions", "labels", "faults"} & values.keys():
+    for name in {"reasons", "decisions", "labels", "faults", "pinned"} & values.keys():
         values[name] = tuple(values[name])
     try:
         if "trail" in values:

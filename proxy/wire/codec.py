@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from proxy.model import Event, Fault, HostedTool, Passage, PastResult, Request, ToolResult, Turn, loads
+from proxy.model import (
+    Event,
+    Fault,
+    History,
+    HostedTool,
+    Passage,
+    PastCall,
+    PastResult,
+    Request,
+    ToolCall,
+    ToolResult,
+    Turn,
+    loads,
+)
+from proxy.wire.redefining import Define
 from proxy.wire.sse import SseDecoder
 
 
@@ -94,6 +109,56 @@ class Settlement:
     """The names that those requests will know it by: ids of forwarded calls, or of the answer."""
     kept: bytes
     """What ``restore`` needs, in the codec's own words."""
+    stored: tuple[str, bytes] | None = None
+    """The name under which the provider's stored answer is read back, and what ``recall`` needs for it,
+    where that is not among the handles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an answer was told to the client: what it takes to tell it again."""
+
+    rounds: tuple[str, ...] = ()
+    """The ids of the turns that the client heard of, in their order; the last one ended the answer."""
+    arguments: Sequence[str | None] = ()
+    """For each slot of the last turn the JSON that went on, or None for a call that did not."""
+    notices: Mapping[int, str] = field(default_factory=dict)
+    status: str = ""
+
+
+_UNTOLD = Ending()
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What is known of something that the provider stores for a principal."""
+
+    model: str
+    rounds: tuple[str, ...] = ()
+    """As in ``Ending``: none for what is no answer."""
+    owned: str = ""
+    """The conversation that it stands for."""
+    given: frozenset[str] = frozenset()
+    """Marks of the calls that the client was given, or brought."""
+    hidden: frozenset[str] = frozenset()
+    """Names of what the client was not given, in the codec's words; a name here outweighs a mark there."""
+    changed: Mapping[str, str] = field(default_factory=dict)
+    """The arguments of calls that were given with others than the model wrote, by call id."""
+    notices: Mapping[int, str] = field(default_factory=dict)
+    status: str = ""
+    history: History = field(default_factory=History)
+
+    def arguments(self, call: ToolCall) -> str | None:
+        """With which arguments the client was given this call; None where it is not known to have been."""
+        if call.id in self.hidden or mark(call) not in self.given:
+            return None
+        return self.changed.get(call.id, call.arguments_json)
+
+
+def mark(call: ToolCall | PastCall) -> str:
+    """A name for exactly this call, with exactly these arguments."""
+    text = "\0".join((call.id, call.name, call.arguments_json or "{}"))
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
 
 
 Rounds = Sequence[tuple[Turn, Sequence[ToolResult]]]
@@ -140,6 +205,15 @@ class Codec(Protocol):
         """
         ...
 
+    def redefine(self, request: Request, define: Define) -> Request:
+        """The request with other definitions of the application's own tools, each in its place and order.
+
+        ``define`` is told of every definition, the second of a name too, with all that the model may read
+        of it. Names and settings stay; ``strict`` is lifted where the new schema is not for it. Where nothing
+        changes, the very request is returned.
+        """
+        ...
+
     def with_approval(self, request: Request, hosted: Collection[HostedTool]) -> Request:
         """The request with these hosted tools made to wait for an approval at each use."""
         ...
@@ -164,10 +238,23 @@ class Codec(Protocol):
         ...
 
     def settlement(
-        self, request: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult]
+        self,
+        request: Request,
+        hidden: Rounds,
+        turn: Turn,
+        settled: Sequence[ToolResult],
+        ending: Ending = _UNTOLD,
     ) -> Settlement | None:
-        """What to keep of an answer: the rounds hidden before it, and the calls of its last turn that the
-        client does not run, with the results they were given; None where nothing has to be put back."""
+        """What to keep of an answer: the rounds hidden before it, the calls of its last turn that the
+        client does not run, with the results they were given, and how it was told; None where nothing has
+        to be put back, and nothing can be read back."""
+        ...
+
+    def begun(
+        self, request: Request, hidden: Rounds, passage: Passage, ending: Ending
+    ) -> Settlement | None:
+        """What to keep of an answer that has begun, before the client hears of it; None where ``passage``
+        is not its beginning."""
         ...
 
     def restore(self, request: Request, kept: Mapping[str, bytes]) -> Request:

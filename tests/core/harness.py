@@ -20,6 +20,7 @@ from proxy.engines.patterns import LinearPatterns
 from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
 from proxy.exchange import Core, Exchange, Incoming
+from proxy.gates.definitions import DefinitionsGate
 from proxy.gates.request import RequestGate
 from proxy.gates.results import ResultsGate
 from proxy.gates.tools import ToolsGate
@@ -271,7 +272,10 @@ async def run(
         store=world.store,
         sink=sink,
         registry=lambda: registry,
-        gates=(results_gate, RequestGate(engine), ToolsGate(engine)),
+        gates=(
+            *(results_gate, RequestGate(engine), ToolsGate(engine)),
+            DefinitionsGate(sink, **case.get("definitions", {})),
+        ),
         learners=(kept,),
         meter=meter(limits, prices, world.store, lambda: world.now),
         cost_usd=prices.cost_usd,

@@ -178,8 +178,16 @@ def test_tickets_and_results_are_counted() -> None:
     assert metrics['callgate_results_total{tool="fetch_url",effect="redact"}'] == 1
 
 
+def test_requests_with_drifted_definitions_are_counted_by_tool(exchange) -> None:
+    drifted = exchange(admission={"drifted": ("delete_user", "get_user")})
+    metrics = Metrics().fold(drifted, drifted, exchange())
+    assert metrics['callgate_drifted_definitions_total{tool="delete_user"}'] == 2
+    assert metrics['callgate_drifted_definitions_total{tool="get_user"}'] == 2
+
+
 def test_every_metric_is_documented_with_its_labels(decision, exchange) -> None:
-    metrics = Metrics().fold(decision(), exchange(restored=1), TICKET, RESULT, POLICY)
+    admission = {"drifted": ("delete_user",)}
+    metrics = Metrics().fold(decision(), exchange(restored=1, admission=admission), TICKET, RESULT, POLICY)
     exposed = {}
     for family in metrics.registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")

@@ -16,6 +16,7 @@ from proxy.wire.chat.replay import replayed
 from proxy.wire.chat.rewriting import error_body
 from proxy.wire.chat.stream import StreamEncoder
 from proxy.wire.codec import Caps, Decoder, Encoder, Rounds, Settlement, read_object
+from proxy.wire.redefining import Define
 from proxy.wire.writing import write_json
 
 
@@ -94,6 +95,10 @@ class ChatCodec:
     ) -> Request:
         """Take tools out of the request."""
         return tools.without(request, functions, hosted)
+
+    def redefine(self, request: Request, define: Define) -> Request:
+        """Put other definitions in the place of the application's."""
+        return tools.redefined(request, define)
 
     def with_approval(self, request: Request, hosted: Collection[HostedTool]) -> Request:
         """Chat Completions has no such wait: the request stays as it is, and policy has to strip or deny."""

@@ -9,6 +9,7 @@ from typing import Any
 from proxy.model import HostedTool, Request
 from proxy.wire.chat.request import changed
 from proxy.wire.codec import BadRequest
+from proxy.wire.redefining import Define, defined, definition, settings_of
 
 # Members of the request that turn on what the provider does by itself, and how policies name it.
 _HOSTED_KEYS = {
@@ -95,3 +96,35 @@ def _allowed(choice: Any, functions: Collection[str], kinds: Collection[str]) ->
         raise BadRequest("tool_choice lists only tools that you may not use.", "tool_choice")
     # Nothing that was allowed is left: no choice at all would allow the rest.
     return "none"
+
+
+def redefined(request: Request, define: Define) -> Request:
+    """The request with other definitions of its functions, in ``tools`` and in the legacy ``functions``."""
+    changes: dict[str, Any] = {}
+    for key, redo in (("tools", _redefined_tool), ("functions", _redefined_function)):
+        if given := request.body.get(key):
+            new = [redo(wire, define) for wire in given]
+            if any(one is not wire for one, wire in zip(new, given, strict=True)):
+                changes[key] = new
+    return changed(request, **changes) if changes else request
+
+
+def _redefined_tool(wire: dict[str, Any], define: Define) -> dict[str, Any]:
+    kind = _kind(wire)
+    inner = wire.get(kind) if kind in _FUNCTIONS else None
+    if not isinstance(inner, dict) or not isinstance(name := inner.get("name"), str):
+        return wire
+    # What stands around the definition is for the provider, and some of them may show it to the model.
+    around = {key: value for key, value in wire.items() if key != kind}
+    if (new := define(definition(inner, name, "parameters", kind, around))) is None:
+        return wire
+    body = defined(inner, new, "parameters", kind, new.fits_openai_strict)
+    out = {**settings_of(wire, kind), kind: body}
+    return wire if body is inner and len(out) == len(wire) else out
+
+
+def _redefined_function(wire: dict[str, Any], define: Define) -> dict[str, Any]:
+    if not isinstance(name := wire.get("name"), str):
+        return wire
+    new = define(definition(wire, name, "parameters"))
+    return wire if new is None else defined(wire, new, "parameters", "function", new.fits_openai_strict)

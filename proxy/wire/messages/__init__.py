@@ -14,6 +14,7 @@ from proxy.wire.messages.decoder import StreamDecoder, body_decoder
 from proxy.wire.messages.encoder import BodyEncoder, StreamEncoder
 from proxy.wire.messages.frames import PING, error_body, replayed
 from proxy.wire.messages.reading import MessagesTurn
+from proxy.wire.redefining import Define
 from proxy.wire.writing import write_json
 
 
@@ -89,6 +90,10 @@ class MessagesCodec:
     ) -> Request:
         """Take tools out of the request."""
         return tools.without(request, functions, hosted)
+
+    def redefine(self, request: Request, define: Define) -> Request:
+        """Put other definitions in the place of the application's."""
+        return tools.redefined(request, define)
 
     def with_approval(self, request: Request, hosted: Collection[HostedTool]) -> Request:
         """Messages has no such wait: the request stays as it is, and policy has to strip or deny."""

@@ -10,6 +10,7 @@ from typing import Any
 from proxy.model import HostedTool, OfferedTool, Request
 from proxy.wire.codec import BadRequest
 from proxy.wire.messages.request import blocks_of, changed
+from proxy.wire.redefining import Define, defined, definition
 
 _DATED = re.compile(r"_\d{8}$")
 # Anthropic defines these, and the application runs them: their calls are judged like any other.
@@ -169,3 +170,41 @@ class _Taken:
             return message
         kept = [b for b in blocks if (tool := _added(b)) is None or self.reduced(tool) is not None]
         return message if len(kept) == len(blocks) else {**message, "content": kept}
+
+
+def redefined(request: Request, define: Define) -> Request:
+    """The request with other definitions of its functions, in ``tools`` and in the middle of its messages."""
+    body = request.body
+    changes: dict[str, Any] = {}
+    if given := body.get("tools"):
+        new = [_redefined(tool, define) for tool in given]
+        if any(one is not tool for one, tool in zip(new, given, strict=True)):
+            changes["tools"] = new
+    messages = [_redefined_message(message, define) for message in body["messages"]]
+    if any(one is not message for one, message in zip(messages, body["messages"], strict=True)):
+        changes["messages"] = messages
+    return changed(request, **changes) if changes else request
+
+
+def _redefined(tool: dict[str, Any], define: Define) -> dict[str, Any]:
+    if kind_of(tool) != "function" or not isinstance(name := tool.get("name"), str):
+        return tool
+    new = define(definition(tool, name, "input_schema"))
+    return tool if new is None else defined(tool, new, "input_schema", "function", new.fits_anthropic_strict)
+
+
+def _redefined_message(message: dict[str, Any], define: Define) -> dict[str, Any]:
+    blocks = message.get("content")
+    if not isinstance(blocks, list) or not any(block.get("type") == "tool_addition" for block in blocks):
+        return message
+    new = [_redefined_block(block, define) for block in blocks]
+    same = all(one is block for one, block in zip(new, blocks, strict=True))
+    return message if same else {**message, "content": new}
+
+
+def _redefined_block(block: dict[str, Any], define: Define) -> dict[str, Any]:
+    if _added(block) is None:
+        return block
+    tool = block["tool"]
+    new = _redefined(tool["definition"], define)
+    return block if new is tool["definition"] else {**block, "tool": {**tool, "definition": new}}

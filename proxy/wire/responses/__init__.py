@@ -13,6 +13,7 @@ from proxy.model import (
     History,
     HostedTool,
     OfferedTool,
+    Passage,
     PastCall,
     PastResult,
     Request,
@@ -21,13 +22,17 @@ from proxy.model import (
     loads_frame,
 )
 from proxy.wire.chat.rewriting import error_body
-from proxy.wire.codec import Caps, Decoder, Encoder, Rounds, Settlement, read_object
+from proxy.wire.codec import Caps, Decoder, Encoder, Ending, Rounds, Settlement, read_object
+from proxy.wire.redefining import Define
 from proxy.wire.responses import request as requests
 from proxy.wire.responses import state, tools
 from proxy.wire.responses.decoder import StreamDecoder, body_decoder
 from proxy.wire.responses.encoder import BodyEncoder, StreamEncoder
 from proxy.wire.responses.events import replayed
+from proxy.wire.responses.noting import hiding
 from proxy.wire.writing import write_json
+
+_UNTOLD = Ending()
 
 
 class ResponsesCodec:
@@ -106,6 +111,10 @@ class ResponsesCodec:
         """Take tools out of the request; raises ``BadRequest`` where ``tool_choice`` names one."""
         return tools.without(request, functions, hosted)
 
+    def redefine(self, request: Request, define: Define) -> Request:
+        """Put other definitions in the place of the application's."""
+        return tools.redefined(request, define)
+
     def with_approval(self, request: Request, hosted: Collection[HostedTool]) -> Request:
         """Make remote servers' tools ask at each use."""
         return tools.with_approval(request, hosted)
@@ -123,14 +132,30 @@ class ResponsesCodec:
         given = request.body.get("instructions")
         if given is not None and not isinstance(given, str):
             said = {"type": "message", "role": "developer", "content": text}
+            request = hiding(request, [said])
             return requests.changed(request, input=[*requests.input_items(request.body), said])
         return requests.changed(request, instructions=f"{given}\n\n{text}" if given else text)
 
     def settlement(
-        self, request: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult]
+        self,
+        request: Request,
+        hidden: Rounds,
+        turn: Turn,
+        settled: Sequence[ToolResult],
+        ending: Ending = _UNTOLD,
     ) -> Settlement | None:
-        """Keep what the requests that follow need."""
-        return state.settlement(request, hidden, turn, settled)
+        """Keep what the requests that follow need, and how the answer was told."""
+        return state.settlement(request, hidden, turn, settled, ending)
+
+    def resumable(self, body: Mapping[str, Any]) -> bool:
+        """A stream that is made in the background can be asked for again at once."""
+        return body.get("background") is True and body.get("stream") is True and requests.is_stored(body)
+
+    def begun(
+        self, request: Request, hidden: Rounds, passage: Passage, ending: Ending
+    ) -> Settlement | None:
+        """Keep the answer's name as soon as the provider says it."""
+        return state.begun(request, hidden, passage, ending)
 
     def restore(self, request: Request, kept: Mapping[str, bytes]) -> Request:
         """Put back hidden items, or exchange the name of an answer for that of its last round."""

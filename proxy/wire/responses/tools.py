@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from proxy.model import HostedTool, OfferedTool, Request
 from proxy.wire.codec import BadRequest
+from proxy.wire.redefining import Define, defined, definition
 from proxy.wire.responses.items import Json
 from proxy.wire.responses.request import TOOL_CARRIERS, changed, input_items
 
 _FUNCTIONS = ("function", "custom")
+_NONE: Mapping[str, Any] = MappingProxyType({})
 # Tools whose calls the client runs; their names are those of ``items.TOOL_OF``.
 _CLIENT_RUN = {
     "local_shell": "local_shell",
@@ -222,3 +225,47 @@ def _mapped(request: Request, change: Callable[[Json], Json]) -> Request:
             for item in body["input"]
         ]
     return changed(request, **changes)
+
+
+def redefined(request: Request, define: Define) -> Request:
+    """The request with other definitions of its functions, in ``tools`` and in the middle of its input."""
+    body = request.body
+    changes: dict[str, Any] = {}
+    if given := body.get("tools"):
+        tools = _redefined(given, define)
+        if tools is not given:
+            changes["tools"] = tools
+    if isinstance(items := body.get("input"), list):
+        new = [_redefined_item(item, define) for item in items]
+        if any(one is not item for one, item in zip(new, items, strict=True)):
+            changes["input"] = new
+    return changed(request, **changes) if changes else request
+
+
+def _redefined(wires: list[Json], define: Define, namespace: Mapping[str, Any] = _NONE) -> list[Json]:
+    """The tools with what changes of them; the very list where nothing does."""
+    new = [_redefined_tool(wire, define, namespace) for wire in wires]
+    return wires if all(one is wire for one, wire in zip(new, wires, strict=True)) else new
+
+
+def _redefined_tool(wire: Json, define: Define, namespace: Mapping[str, Any]) -> Json:
+    kind, name = str(wire.get("type", "function")), wire.get("name")
+    if kind == "namespace":
+        inner = _inner(wire)
+        # What is said of a namespace is said of each of its tools.
+        new = _redefined(inner, define, {key: value for key, value in wire.items() if key != "tools"})
+        return wire if new is inner else {**wire, "tools": new}
+    if kind not in _FUNCTIONS or not isinstance(name, str):
+        return wire
+    full = f"{namespace.get('name')}.{name}" if namespace else name
+    redefinition = define(definition(wire, full, "parameters", kind, namespace))
+    if redefinition is None:
+        return wire
+    return defined(wire, redefinition, "parameters", kind, redefinition.fits_openai_strict)
+
+
+def _redefined_item(item: Json, define: Define) -> Json:
+    if item.get("type") not in TOOL_CARRIERS or not (given := item.get("tools")):
+        return item
+    new = _redefined(given, define)
+    return item if new is given else {**item, "tools": new}
