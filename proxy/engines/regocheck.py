@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxy.engines.bundles import Roots
 from proxy.engines.policyset import Module
 
 # The parser tries a literal as a comprehension first, at every level: its time doubles with each.
@@ -55,7 +56,12 @@ class Checked:
         return frozenset(".".join(rule.path[:-1]) for rule in decisions)
 
 
-def check(asts: Sequence[Mapping[str, Any]], data: Mapping[str, Any], builtins: Collection[str]) -> Checked:
+def check(
+    asts: Sequence[Mapping[str, Any]],
+    data: Mapping[str, Any],
+    builtins: Collection[str],
+    modules: Sequence[Module] = (),
+) -> Checked:
     """Go through the engine's syntax trees. Each fault names file and line, and the way out."""
     checked = Checked()
     trees = [_Tree(ast) for ast in asts]
@@ -64,7 +70,9 @@ def check(asts: Sequence[Mapping[str, Any]], data: Mapping[str, Any], builtins: 
     names = {rule.path for rule in checked.rules}
     functions = {rule.path for rule in checked.rules if rule.function}
     calls: dict[Path, set[Path]] = {}
+    roots = {module.path: module.roots for module in modules}
     for tree in trees:
+        checked.faults.extend(tree.astray(roots))
         checked.faults.extend(tree.heads(names, builtins))
         checked.faults.extend(tree.calls(functions, builtins, calls))
     checked.faults.extend(_overridden(checked.rules, data))
@@ -90,6 +98,12 @@ class _Tree:
 
     def _at(self, node: Mapping[str, Any]) -> str:
         return f"{self._file}:{node['span']['line']}"
+
+    def astray(self, roots: Mapping[str, Roots | None]) -> Iterator[str]:
+        """The fault of a package that lies outside the roots of its bundle."""
+        allowed = roots.get(self._file)
+        if allowed is not None and not allowed.contain(self._package):
+            yield f"{self._file}: package {'.'.join(self._package)} is outside the bundle's roots ({allowed})"
 
     def rules(self) -> Iterator[Rule]:
         for rule in self._ast["rules"]:

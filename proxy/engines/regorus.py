@@ -159,7 +159,7 @@ def _attempt(policy_set: PolicySet) -> Compiled | list[str]:
         return faults
     try:
         trees = orjson.loads(engine.get_ast_as_json())
-        checked = check(trees, orjson.loads(policy_set.data_json), _builtins())
+        checked = check(trees, orjson.loads(policy_set.data_json), _builtins(), modules)
     except (ValueError, RecursionError):
         return ["the policies: an expression nests too deeply to be checked: name its parts"]
     if checked.faults:
