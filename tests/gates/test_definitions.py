@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from proxy.gates.definitions import DefinitionsGate
 from proxy.guards.base import Refused
-from proxy.model import OfferedTool, Request
+from proxy.model import OfferedTool, Request, dumps
 from proxy.ports import Unavailable
 from proxy.record import DefinitionRecord
 from proxy.sinks.reading import record_of
@@ -93,7 +93,7 @@ PINNED = registry_of({"name": "get_user", "pin": PIN})
 def offering(*definitions: Json, protocol: str = "chat") -> Request:
     """A request that offers these functions."""
     spoken = PROTOCOLS[protocol]
-    return spoken.codec.read(orjson.dumps(spoken.request({"tools": list(definitions)}, False)))
+    return spoken.codec.read(dumps(spoken.request({"tools": list(definitions)}, False)))
 
 
 async def admit(gate: DefinitionsGate, request: Request) -> Request:
