@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from proxy.model import ToolCall
+from proxy.wire import parallel
 from proxy.wire.codec import MalformedTurn, as_dict
 from proxy.wire.writing import is_exact, is_unicode, is_whole, joined, write_json
 
@@ -60,11 +61,26 @@ class Building:
     def wire(self, arguments: str | None = None) -> dict[str, Any]:
         """The call as it stands in an assistant message, with these ``arguments`` instead of its own."""
         text = self.arguments_json if arguments is None else arguments
+        # A wrapper that has no reading: sent back by its own name, it would be refused for the dot in that.
+        name = parallel.SHORT if arguments is None and self.name == parallel.NAME else self.name
         type = "custom" if self.type == "custom" else "function"
         if type == "function":
             text = text or "{}"
-        body = {"name": self.name, _TEXT_KEY[self.type]: text, **self.inner}
+        body = {"name": name, _TEXT_KEY[self.type]: text, **self.inner}
         return {"id": self.id, "type": type, type: body, **self.extra}
+
+    def parts(self) -> list[Building]:
+        """The calls that stand in it where it is a wrapper; else itself."""
+        if self.name != parallel.NAME or self.type != "function" or self.fault is not None:
+            return [self]
+        calls = parallel.unwrapped(self.call(), lambda position: f"{self.id}_{position}")
+        parts = [
+            Building(None, call.id, call.name, arguments=[call.arguments_json], fault=call.fault)
+            for call in calls
+        ]
+        if parts:
+            parts[0].extra, parts[0].inner = self.extra, self.inner
+        return parts or [self]
 
     def take_name(self, name: Any) -> None:
         """Assign the name; one that grows from piece to piece, or is repeated, is one name."""
@@ -216,11 +232,13 @@ class ChoiceCalls:
         """The choice's calls at the clean end of the turn; missing ids are given."""
         if self._legacy is not None and not self.is_legacy:
             self._refuse_mixture()
-        calls: list[ToolCall] = []
-        seen: set[str] = set()
         for position, building in enumerate(self.calls):
             if not building.id and not self.is_legacy:
                 building.id, self.canonical = _given_id(turn_id, choice, position, building), False
+        self._unwrap()
+        calls: list[ToolCall] = []
+        seen: set[str] = set()
+        for building in self.calls:
             call = self._cut_short(building, building.call(), finish)
             if call.id in seen:
                 call = faulted(call, "Two calls have the same id.")
@@ -233,6 +251,17 @@ class ChoiceCalls:
         if finish != expected and finish not in _CUT_OFF:
             self.canonical = False
         return calls
+
+    def _unwrap(self) -> None:
+        """Put the calls of a ``multi_tool_use.parallel`` in its place.
+
+        No client of this API knows the wrapper, and providers refuse its name when it is sent back.
+        """
+        if any(building.name == parallel.NAME for building in self.calls):
+            self.calls = [part for building in self.calls for part in building.parts()]
+            self.canonical = False
+            if len(self.calls) > self.max_calls:
+                raise MalformedTurn(f"the turn has more than {self.max_calls} calls")
 
     def _refuse_mixture(self) -> None:
         """A client reads either ``tool_calls`` or ``function_call``: no call of the choice is safe."""

@@ -25,17 +25,10 @@ def _unchanged(turn: Turn, arguments: Sequence[str | None]) -> bool:
 
 
 def forwarded(turn: Turn, arguments: Sequence[str | None]) -> dict[Item, Json]:
-    """The calls that go on, with the arguments that they go on with.
-
-    Of a ``parallel`` wrapper all calls go on, or it does not.
-    """
+    """The items that go on, with the arguments that they go on with."""
     wire: ResponseTurn = turn.wire
-    out: dict[Item, Json] = {}
-    for item, share in wire.groups(arguments):
-        texts = [text for text in share if text is not None]
-        if len(texts) == len(share):
-            out[item] = items.written(item.item, item.calls, texts)
-    return out
+    written = {item: items.written(item.item, item.calls, share) for item, share in wire.groups(arguments)}
+    return {item: whole for item, whole in written.items() if whole is not None}
 
 
 class _Output:

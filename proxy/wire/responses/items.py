@@ -7,8 +7,9 @@ How policies name what an item asks for:
 - ``local_shell_call``, ``shell_call``, ``apply_patch_call``, ``computer_call`` and a ``tool_search_call``
   that the client answers by their tool: ``local_shell``, ``shell``, ``apply_patch``, ``computer``,
   ``tool_search``. Their arguments are the members that say what will run: ``{"action": {...}}``.
-- A ``parallel`` wrapper (``multi_tool_use.parallel``) is not judged itself: each of its ``tool_uses`` is, by
-  its ``recipient_name``.
+- A ``parallel`` wrapper (``proxy.wire.parallel``) is not judged itself: each of its ``tool_uses`` is, by its
+  ``recipient_name``. It goes on under its own id with those of them that may run, so that the one result that
+  clients send back for it is one that the provider waits for.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from proxy.model import CallKind, ToolCall, dumps, loads
+from proxy.wire import parallel
 from proxy.wire.codec import MalformedTurn
 from proxy.wire.results import said
 from proxy.wire.writing import is_exact, is_unicode, write_json
@@ -70,10 +72,9 @@ _PASSING = {
     "computer_call_output",
 }
 _ASKING_KEYS = ("arguments", "action", "actions", "operation", "input", "commands", "tool_uses")
-_PARALLEL = ("parallel", "multi_tool_use.parallel")
 _SUB = "#"
 _TWO_NAMES = "The name of the call can be read in two ways: it holds a dot beside a namespace."
-_NOT_EXECUTED = "Not executed: another call of the same batch may not run."
+_NOT_EXECUTED = "Not executed."
 _BLANK_IMAGE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAA"
     "AABJRU5ErkJggg=="
@@ -143,7 +144,9 @@ def read_calls(item: Mapping[str, Any]) -> list[ToolCall]:
     call = ToolCall.parse(id, name, text or "", kind)
     if fault := _name_fault(item):
         return [replace(call, arguments=None, fault=fault)]
-    return _unwrapped(call) or [call]
+    if call.name not in parallel.NAMES:
+        return [call]
+    return parallel.unwrapped(call, lambda at: f"{call.id}{_SUB}{at}") or [call]
 
 
 def _name_fault(item: Mapping[str, Any]) -> str | None:
@@ -169,37 +172,29 @@ def _structured(item: Mapping[str, Any], id: str, name: str) -> ToolCall:
     return call
 
 
-def _unwrapped(call: ToolCall) -> list[ToolCall]:
-    """The calls inside a ``parallel`` wrapper; none where it is not one."""
-    if call.name not in _PARALLEL or call.arguments is None:
-        return []
-    uses = call.arguments.get("tool_uses")
-    if not isinstance(uses, list) or not uses:
-        return []
-    return [_use(f"{call.id}{_SUB}{position}", use) for position, use in enumerate(uses)]
+def is_batch(item: Mapping[str, Any], calls: Sequence[ToolCall]) -> bool:
+    """Whether these calls of an item's stand in a wrapper, which may go on with some of them."""
+    return bool(calls) and calls[0].id != call_id(item)
 
 
-def _use(id: str, use: Any) -> ToolCall:
-    if not isinstance(use, dict) or not isinstance(name := use.get("recipient_name"), str):
-        return ToolCall(id, "parallel", dumps(use).decode(), None, "A part of the batch names no tool.")
-    parameters = use.get("parameters", {})
-    return ToolCall.parse(id, name.removeprefix("functions."), dumps(parameters).decode())
+def written(item: Json, calls: Sequence[ToolCall], arguments: Sequence[str | None]) -> Json | None:
+    """The item with these arguments, one text for each of its calls; None where none of them goes on.
 
-
-def written(item: Json, calls: Sequence[ToolCall], arguments: Sequence[str]) -> Json:
-    """The item with these arguments, one text for each of its calls."""
+    A wrapper is left with the calls that do; ``arguments`` has None for the others.
+    """
+    if all(text is None for text in arguments):
+        return None
     type = str(item["type"])
     if type in TOOL_OF:
-        return {**item, **loads(arguments[0])} if arguments[0] != calls[0].arguments_json else item
+        return {**item, **loads(arguments[0] or "")} if arguments[0] != calls[0].arguments_json else item
     key = TEXT_KEYS[type]
-    if calls[0].id == call_id(item):
+    if not is_batch(item, calls):
         return {**item, key: arguments[0]}
     if all(call.arguments_json == text for call, text in zip(calls, arguments, strict=True)):
         return item
-    value = loads(item[key])
-    uses = zip(value["tool_uses"], arguments, strict=True)
-    value["tool_uses"] = [{**use, "parameters": loads(text)} for use, text in uses]
-    return {**item, key: dumps(value).decode()}
+    uses = zip(loads(item[key])["tool_uses"], arguments, strict=True)
+    kept = [{**use, "parameters": loads(text)} for use, text in uses if text is not None]
+    return {**item, key: write_json({"tool_uses": kept}).decode()}
 
 
 def given_id(item: Mapping[str, Any], *seed: object) -> str:
@@ -216,8 +211,8 @@ def outputs(item: Mapping[str, Any], results: Mapping[str, str]) -> list[Json]:
     """The input items that answer the item's calls with these results (by call id)."""
     type, id = str(item.get("type")), call_id(item)
     calls = read_calls(item)
-    is_batch = calls[0].id != id and id not in results
-    content = _merged(calls, results) if is_batch else results.get(id, _NOT_EXECUTED)
+    merged = is_batch(item, calls) and id not in results
+    content = told_of(calls, results) if merged else results.get(id, _NOT_EXECUTED)
     caller = {"caller": item["caller"]} if item.get("caller") is not None else {}
     match type:
         case "local_shell_call":
@@ -250,8 +245,8 @@ def _developer(content: str) -> Json:
     return {"type": "message", "role": "developer", "content": content}
 
 
-def _merged(calls: Sequence[ToolCall], results: Mapping[str, str]) -> str:
-    """One result for a wrapper, out of those of its calls."""
+def told_of(calls: Sequence[ToolCall], results: Mapping[str, str]) -> str:
+    """One result for these calls of a wrapper, each beside its tool's name."""
     told = [{"recipient_name": call.name, "result": results.get(call.id, _NOT_EXECUTED)} for call in calls]
     return dumps(told).decode()
 
@@ -305,6 +300,14 @@ def is_partial(item: Mapping[str, Any]) -> bool:
     output = item.get("output")
     parts = output if isinstance(output, list) else [output] if isinstance(output, dict) else []
     return any(not isinstance(p, dict) or not (p.keys() & {"text", "stdout"}) for p in parts)
+
+
+def with_more(item: Json, text: str) -> Json:
+    """A result with more text after its own."""
+    output = item.get("output")
+    if isinstance(output, list):
+        return {**item, "output": [*output, {"type": "input_text", "text": text}]}
+    return {**item, "output": f"{said(output)}\n{text}"}
 
 
 def _outcome(item: Mapping[str, Any]) -> Any:

@@ -4,6 +4,9 @@ Two kinds of requests come back. One brings the conversation in its input: there
 back beside the visible ones that stood next to them. The other names the answer (``previous_response_id``) or
 the provider's conversation: there the name is exchanged for that of the last round, the calls that the client
 never saw are answered, and what the conversation held so far is told to the guards.
+
+Of a ``parallel`` wrapper the client may have some calls and not others. It sends one result for those that it
+has; what was told of the others is added to that, and the wrapper is made whole again.
 """
 
 from __future__ import annotations
@@ -12,12 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from proxy.model import History, PastCall, Request, ToolResult, Turn, brief, loads_frame
-from proxy.wire.codec import Rounds, Settlement
+from proxy.model import History, Passage, PastCall, Request, ToolResult, Turn, brief, loads_frame
+from proxy.wire import parallel
+from proxy.wire.codec import Ending, Rounds, Settlement
 from proxy.wire.responses import items
 from proxy.wire.responses import request as requests
+from proxy.wire.responses.building import Item
+from proxy.wire.responses.decoder import ResponseTurn
 from proxy.wire.responses.events import upstream_id
 from proxy.wire.responses.items import Json
+from proxy.wire.responses.noting import hiding, noted
 from proxy.wire.writing import write_json
 
 _MAX_CALLS = 200
@@ -28,7 +35,7 @@ _MAX_CALL_HANDLES = 4
 
 
 def settlement(
-    asked: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult]
+    asked: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult], ending: Ending
 ) -> Settlement | None:
     """What to keep of an answer."""
     told = {result.call_id: result.content for result in settled}
@@ -36,36 +43,58 @@ def settlement(
     is_changed = bool(hidden or told)
     if not turn.id or not (stored or is_changed):
         return None
-    visible = [item for item in turn.wire.items if item.is_call and not _is_settled(item.calls, told)]
-    forwarded = [item.call_id for item in visible][:_MAX_CALL_HANDLES]
-    names = [*_answer_ids(asked, hidden, turn), requests.conversation(asked.body)] if stored else []
+    calls = [item for item in turn.wire.items if item.is_call]
+    forwarded = [item.call_id for item in calls if not _is_settled(item, told)][:_MAX_CALL_HANDLES]
+    names = [*_answer_ids(asked, hidden, turn, ending), requests.conversation(asked.body)] if stored else []
     names += forwarded
     if is_changed and not forwarded:
         names.append(_last_visible(hidden, turn))
     walk = write_json(_walk(hidden, turn, told)) if is_changed else b"[]"
     kept = {
         "alias": upstream_id(turn.id),
-        "owed": requests.answers_of([i.item for i in turn.wire.items if _is_told(i, told)], told),
+        "owed": requests.answers_of([item.item for item in calls if _is_settled(item, told)], told),
+        "cut": {item.call_id: cut for item in calls if (cut := _cut(item, told))},
         "walk": loads_frame(walk) if len(walk) <= _MAX_WALK_BYTES else [],
-        "history": _dump(requests.told_history(asked.history, turn, told)),
+        "history": dump_history(requests.told_history(asked.history, turn, told)),
         "model": asked.model,
+        **noted(asked, hidden, turn, told, ending),
     }
     handles = tuple(dict.fromkeys(name for name in names if name))
     return Settlement(handles, write_json(kept)) if handles else None
 
 
-def _is_settled(calls: Sequence[Any], told: Mapping[str, str]) -> bool:
-    """Whether the client does not see an item: a batch goes on as a whole or not at all."""
-    return any(call.id in told for call in calls)
+def begun(asked: Request, hidden: Rounds, passage: Passage, ending: Ending) -> Settlement | None:
+    """What to keep of an answer whose beginning this is."""
+    objects = (read.object or {} for read in passage.frames)
+    responses = (wire.get("response") for wire in objects)
+    response = next((r for r in responses if isinstance(r, dict) and isinstance(r.get("id"), str)), None)
+    if response is None:
+        return None
+    id, wire = response["id"], ResponseTurn((), None, response, (), True)
+    turn = Turn(id, "", (), "", None, None, 1, wire)
+    return settlement(asked, hidden, turn, (), replace(ending, rounds=(*ending.rounds, id)))
 
 
-def _is_told(item: Any, told: Mapping[str, str]) -> bool:
-    return item.is_call and _is_settled(item.calls, told)
+def _is_settled(item: Item, told: Mapping[str, str]) -> bool:
+    """Whether the client sees none of an item's calls."""
+    return all(call.id in told for call in item.calls)
 
 
-def _answer_ids(asked: Request, hidden: Rounds, turn: Turn) -> list[str]:
+def _cut(item: Item, told: Mapping[str, str]) -> Json:
+    """A wrapper as it was before it was cut, and what is told of the calls that the client does not see.
+
+    Empty where the client sees all of an item's calls, or none.
+    """
+    settled = [call for call in item.calls if call.id in told]
+    if not 0 < len(settled) < len(item.calls):
+        return {}
+    return {"whole": item.item["arguments"], "more": items.told_of(settled, told)}
+
+
+def _answer_ids(asked: Request, hidden: Rounds, turn: Turn, ending: Ending) -> list[str]:
     """The ids under which the client may know the answer: that of its first round."""
-    first = next((turn.id for turn, _ in hidden if upstream_id(turn.id) == turn.id), turn.id)
+    heard = ending.rounds or [turn.id for turn, _ in hidden if upstream_id(turn.id) == turn.id]
+    first = heard[0] if heard else turn.id
     known = upstream_id(first)
     # A held turn that is released in the answer that held it goes by the id that the provider gave it.
     return [first] if asked.body.get("previous_response_id") == known else [first, known]
@@ -84,7 +113,7 @@ def _walk(hidden: Rounds, turn: Turn, told: Mapping[str, str]) -> list[Json]:
             whole = item.item
             if not item.is_call:
                 steps.append({"seen": _key(whole), "reasoning": item.type == "reasoning"})
-            elif is_hidden or _is_settled(item.calls, results):
+            elif is_hidden or _is_settled(item, results):
                 steps.append({"hidden": whole})
                 answers += items.outputs(whole, results)
             else:
@@ -135,6 +164,26 @@ def _put_back(given: list[Json], walk: Sequence[Json]) -> list[Json]:
     return out
 
 
+def _made_whole(given: list[Json], cut: Mapping[str, Json]) -> list[Json]:
+    """The input with wrappers as they were before they were cut, and with all that is told of their calls."""
+    shown = {items.call_id(item): item for item in given if not items.answered_id(item)}
+    missing = {id: one for id, one in cut.items() if id not in shown or _is_cut(shown[id], one)}
+    out: list[Json] = []
+    for item in given:
+        if (one := missing.get(items.answered_id(item))) is not None:
+            item = items.with_more(item, one["more"])
+        elif (one := missing.get(items.call_id(item))) is not None:
+            item = {**item, "arguments": one["whole"]}
+        out.append(item)
+    return out if missing else given
+
+
+def _is_cut(item: Mapping[str, Any], one: Json) -> bool:
+    """Whether an item of the input is this wrapper, and without the calls that the client does not see."""
+    is_wrapper = item.get("type") == "function_call" and items.name_of(item) in parallel.NAMES
+    return is_wrapper and item.get("arguments") != one["whole"]
+
+
 def _is_blank(item: Mapping[str, Any]) -> bool:
     return item.get("role") == "assistant" and not items.text_of(item.get("content"))
 
@@ -179,9 +228,11 @@ def restored(request: Request, kept: Mapping[str, bytes]) -> Restored:
     whole = given
     records = [loads_frame(value) for value in dict.fromkeys(kept.values())]
     for record in records:
-        whole = _put_back(whole, record["walk"])
+        whole = _put_back(_made_whole(whole, record["cut"]), record["walk"])
     if whole is not given:
         request = requests.changed(request, input=whole)
+        put_back = [step["hidden"] for record in records for step in record["walk"] if "hidden" in step]
+        request = hiding(request, put_back, *(record.get("hidden", ()) for record in records))
     return Restored(request, None, _referred(request, records))
 
 
@@ -191,15 +242,19 @@ def _continued(request: Request, record: Json) -> Restored:
     ours = {id for item in owed if (id := items.answered_id(item))}
     theirs = [item for item in requests.input_items(body) if items.answered_id(item) not in ours]
     changes: Json = {}
-    if owed:
-        changes["input"] = [*owed, *theirs]
+    if owed or record["cut"]:
+        changes["input"] = [*owed, *_made_whole(theirs, record["cut"])]
     if body.get("previous_response_id") not in (None, record["alias"]):
         changes["previous_response_id"] = record["alias"]
     if changes:
         request = requests.changed(request, **changes)
-    if not request.model:
-        request = replace(request, model=record["model"])
-    history = _load(record["history"])
+    request = hiding(request, owed, record.get("hidden", ()))
+    request = replace(
+        request,
+        model=request.model or record["model"],
+        owned=record.get("mine", "") if requests.conversation(body) else "",
+    )
+    history = load_history(record["history"])
     pending = _answered_in(request, history.calls)
     earlier = replace(history, calls=tuple(call for call in history.calls if call not in pending))
     # Turns are counted from where the body begins.
@@ -209,7 +264,7 @@ def _continued(request: Request, record: Json) -> Restored:
 def _referred(request: Request, records: Sequence[Json]) -> tuple[PastCall, ...]:
     """Calls that the input answers but only refers to."""
     here = {call.id for call in requests.history(request.body).calls}
-    calls = {call.id: call for record in records for call in _load(record["history"]).calls}
+    calls = {call.id: call for record in records for call in load_history(record["history"]).calls}
     elsewhere = [replace(call, turn=0) for id, call in calls.items() if id not in here]
     return tuple(_answered_in(request, elsewhere))
 
@@ -220,7 +275,7 @@ def _answered_in(request: Request, calls: Sequence[PastCall]) -> list[PastCall]:
     return [call for call in calls if answered & {call.id, items.wrapper_id(call.id)}]
 
 
-def _dump(history: History) -> Json:
+def dump_history(history: History) -> Json:
     """A history as it is kept: its latest calls, each with as much of its result as tells it apart."""
     calls: list[list[Any]] = []
     room = _MAX_CALL_CHARS
@@ -239,6 +294,6 @@ def _dump(history: History) -> Json:
     }
 
 
-def _load(kept: Json) -> History:
+def load_history(kept: Json) -> History:
     calls = tuple(PastCall(*call) for call in kept["calls"])
     return History(calls, kept["query"], kept["turn"], kept["opening"], kept["last_answer"])

@@ -254,10 +254,15 @@ def test_each_call_of_a_batch_is_judged_by_its_own_name(name: str) -> None:
     ]
 
 
-def test_a_batch_goes_on_as_a_whole_or_not_at_all() -> None:
-    data = written(items_events(wrapper(READ, DROP)))
-    assert len(view_responses.read(released(data), True).first.calls) == 1
-    assert b"functions.read" not in released(data, drop=["drop"])
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "body"])
+def test_of_a_batch_those_calls_go_on_that_may_run(stream: bool) -> None:
+    item = wrapper(READ, DROP)
+    data = written(items_events(item)) if stream else body_of(item)
+    (whole,) = view_responses.read(released(data, stream), stream).first.calls
+    assert whole["arguments"] == item["arguments"]
+    (left,) = view_responses.read(released(data, stream, drop=["drop"]), stream).first.calls
+    assert (left["id"], loads(left["arguments"])) == ("c", {"tool_uses": [READ]})
+    assert view_responses.read(released(data, stream, drop=["drop", "read"]), stream).first.calls == []
 
 
 def test_a_batch_is_answered_once_for_all_its_calls() -> None:
@@ -279,10 +284,25 @@ def test_rewritten_arguments_of_a_batch_are_written_in_it() -> None:
     assert uses == [{**READ, "parameters": {"path": "b"}}, DROP]
 
 
-@pytest.mark.parametrize("use", [7, {}, {"recipient_name": 7}, {"recipient_name": "x", "parameters": []}])
+@pytest.mark.parametrize(
+    "use",
+    [
+        *(7, {}, {"recipient_name": 7}, {"recipient_name": "functions."}),
+        *({"recipient_name": "x", "parameters": []}, {"recipient_name": "x", "command": "rm"}),
+        *({"recipient_name": name, "parameters": {}} for name in ("parallel", "multi_tool_use.parallel")),
+    ],
+    ids=str,
+)
 def test_a_part_of_a_batch_without_a_reading_is_a_fault(use: Any) -> None:
     calls = turn_of(body_of(wrapper(READ, use)), False).calls
     assert calls[1].fault
+
+
+def test_what_stands_in_a_batch_beside_its_calls_is_a_fault() -> None:
+    item = {**wrapper(), "arguments": json.dumps({"tool_uses": [READ], "command": "rm"})}
+    (call,) = turn_of(body_of(item), False).calls
+    assert (call.name, call.arguments) == ("parallel", None)
+    assert call.fault == "The batch holds more than its tool_uses."
 
 
 def test_a_tool_that_is_only_called_parallel_is_itself() -> None:
