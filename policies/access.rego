@@ -5,10 +5,13 @@
 package callgate.access
 
 # METADATA
-# description: The caller's roles. A caller without any role has the role "default".
-roles := ["default"] if {
-	count(input.principal.roles) == 0
-} else := input.principal.roles
+# description: >-
+#   A caller's roles. A caller without any role has the role "default". Other packages are given functions:
+#   where one rule of another package is read, the embedded engine works out all of them.
+roles_of(principal) := roles if {
+	roles := principal.roles
+	roles != []
+} else := ["default"]
 
 # METADATA
 # description: Whether a role may call a tool, wherever that takes effect.
@@ -19,8 +22,9 @@ grants(role, tool) if {
 }
 
 names(spec, name) if {
-	some entry in ["*", name]
-	entry in spec.tools
+	name in spec.tools
+} else if {
+	"*" in spec.tools
 } else if {
 	strings.any_prefix_match(name, spec.prefixes)
 }
@@ -35,15 +39,18 @@ reaches(role, environment) if {
 # METADATA
 # description: Whether some role of the caller may use a tool that the provider runs itself.
 hosts(type) if {
-	some role in roles
+	some role in roles_of(input.principal)
 	some entry in ["*", type]
 	entry in data.callgate.roles[role].hosted
 }
 
 # METADATA
-# description: The caller, as a reason names it.
-who := "a caller without a role" if {
-	count(input.principal.roles) == 0
-} else := sprintf("role '%s'", input.principal.roles) if {
-	count(input.principal.roles) == 1
-} else := sprintf("a caller with the roles '%s'", [concat("', '", input.principal.roles)])
+# description: A caller, as a reason names it.
+called(principal) := "a caller without a role" if {
+	count(principal.roles) == 0
+} else := sprintf("role '%s'", roles) if {
+	roles := principal.roles
+	count(roles) == 1
+} else := sprintf("a caller with the roles '%s'", [concat("', '", roles)]) if {
+	roles := principal.roles
+}

@@ -8,22 +8,18 @@ package callgate.call
 
 default decision := {"effect": "deny", "reasons": ["no policy allows this call"], "obligations": {}}
 
-decision := answer("deny", deny) if {
+decision := {"effect": "deny", "reasons": listed(deny), "obligations": obligations} if {
 	count(deny) > 0
-} else := answer("reask", reask) if {
+} else := {"effect": "reask", "reasons": listed(reask), "obligations": obligations} if {
 	count(reask) > 0
-} else := answer("confirm", confirm) if {
+} else := {"effect": "confirm", "reasons": listed(confirm), "obligations": obligations} if {
 	count(confirm) > 0
 	not approved
-} else := answer("allow", set()) if {
+} else := {"effect": "allow", "reasons": [], "obligations": obligations} if {
 	granted
 }
 
-answer(effect, reasons) := {
-	"effect": effect,
-	"reasons": array.slice(sort(reasons), 0, 10),
-	"obligations": obligations,
-}
+listed(reasons) := array.slice(sort(reasons), 0, 10)
 
 obligations["mask"] := data.callgate.mask[input.call.name]
 

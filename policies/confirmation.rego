@@ -1,13 +1,15 @@
 package callgate.call
 
-# Without a word in the data, what destroys is confirmed.
-default confirmed_effects := ["destructive"]
-
-confirmed_effects := data.callgate.confirm.effects
-
 confirm contains reason if {
-	input.tool.effect in confirmed_effects
+	input.tool.effect in data.callgate.confirm.effects
 	reason := sprintf("%s is %s", [input.call.name, input.tool.effect])
+}
+
+# Without a word in the data, what destroys is confirmed.
+confirm contains reason if {
+	input.tool.effect == "destructive"
+	not data.callgate.confirm.effects
+	reason := sprintf("%s is destructive", [input.call.name])
 }
 
 confirm contains reason if {
@@ -16,6 +18,7 @@ confirm contains reason if {
 }
 
 confirm contains reason if {
+	input.tool.effect != "read"
 	some environment in environments
 	environment in data.callgate.confirm.environments
 	reason := sprintf("%s takes effect in %s", [input.call.name, environment])

@@ -13,7 +13,14 @@ environments contains environment if {
 # METADATA
 # description: One role grants tool, effect and every environment of the call together.
 granted if {
-	some role in access.roles
+	input.tool.effect == "read"
+	some role in access.roles_of(input.principal)
+	access.grants(role, input.tool)
+}
+
+granted if {
+	input.tool.effect != "read"
+	some role in access.roles_of(input.principal)
 	access.grants(role, input.tool)
 	every environment in environments {
 		access.reaches(role, environment)
@@ -22,13 +29,13 @@ granted if {
 
 deny contains reason if {
 	not granted
-	reason := sprintf("%s may not call %s%s", [access.who, input.call.name, elsewhere])
+	reason := sprintf("%s may not call %s%s", [access.called(input.principal), input.call.name, elsewhere])
 }
 
 default elsewhere := ""
 
 elsewhere := sprintf(" in %s", [where]) if {
-	some role in access.roles
+	some role in access.roles_of(input.principal)
 	access.grants(role, input.tool)
 	where := concat(", ", [shown(environment) | some environment in environments])
 }

@@ -39,6 +39,7 @@ default after_untrusted := "deny"
 after_untrusted := data.callgate.after_untrusted[deed]
 
 confirm contains reason if {
+	input.history.labels != []
 	untrusted
 	deed
 	after_untrusted == "confirm"
@@ -46,6 +47,7 @@ confirm contains reason if {
 }
 
 deny contains reason if {
+	input.history.labels != []
 	untrusted
 	deed
 	not after_untrusted in {"allow", "confirm"}

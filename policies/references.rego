@@ -2,41 +2,46 @@ package callgate.call
 
 # METADATA
 # description: >-
-#   Parameter -> the values that exist, for each parameter of the tool that refers to a list of them
-#   (as "reference.services", which is data.reference.services).
-known[parameter] := values if {
+#   Each argument that refers to a list of values and is not known to be one of them, with that list.
+#   A list that is a mapping is looked into without reading all of it.
+unknown[parameter] := values if {
 	some parameter, path in input.tool.references
-	startswith(path, "reference.")
-	values := object.get(data.reference, split(trim_prefix(path, "reference."), "."), null)
-	values != null
+	values := values_at(path)
+	not exists(values, input.call.arguments[parameter])
 }
 
 # A list that is not there must not mean that everything exists.
 deny contains reason if {
-	some parameter, path in input.tool.references
-	not known[parameter]
+	some parameter, values in unknown
+	values == null
 	reason := sprintf("the values that %s may have are not known to the policies", [parameter])
 }
 
 reask contains reason if {
-	some parameter, values in known
+	some parameter, values in unknown
 	some value in named(input.call.arguments[parameter])
 	not exists(values, value)
 	reason := sprintf("%s '%s' does not exist%s", [parameter, shown(value), hint(parameter, values, value)])
 }
+
+# METADATA
+# description: What a path such as "reference.services" names (data.reference.services); null for nothing.
+values_at(path) := values if {
+	startswith(path, "reference.")
+	lists := data.reference
+	values := object.get(lists, split(substring(path, 10, -1), "."), null)
+} else := null
 
 named(value) := value if is_array(value)
 
 named(value) := [value] if not is_array(value)
 
 exists(values, value) if {
-	is_array(values)
-	value in values
-}
-
-exists(values, value) if {
 	is_object(values)
 	_ = values[value]
+} else if {
+	is_array(values)
+	value in values
 }
 
 # A guess costs a look at every value: only for one text, and only out of a short list.

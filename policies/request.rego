@@ -16,4 +16,4 @@ decision := {"effect": "allow", "reasons": reasons, "strip": strip} if {
 
 strip := sort({type | some type in input.hosted; not access.hosts(type)})
 
-reasons := [sprintf("%s may not use the hosted tool %s", [access.who, type]) | some type in strip]
+reasons := [sprintf("%s may not use the hosted tool %s", [access.called(input.principal), type]) | some type in strip]

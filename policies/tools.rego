@@ -14,6 +14,6 @@ hidden contains name if {
 }
 
 granted(tool) if {
-	some role in access.roles
+	some role in access.roles_of(input.principal)
 	access.grants(role, tool)
 }
