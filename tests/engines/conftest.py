@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
+
+ROOT = Path(__file__).parents[2]
 
 ENGINES: dict[str, Callable[[PolicySet], Any]] = {"regorus": RegorusEngine}
 
@@ -21,3 +25,11 @@ def start(request: pytest.FixtureRequest) -> Callable[..., Any]:
         return ENGINES[request.param](PolicySet.of(modules, data))
 
     return started
+
+
+@pytest.fixture(scope="session")
+def opa() -> str:
+    """The binary; without one, this fails and says where to get it."""
+    found = subprocess.run([str(ROOT / "scripts/opa")], capture_output=True, text=True, timeout=600)
+    assert found.returncode == 0, found.stderr
+    return found.stdout.strip().splitlines()[-1]

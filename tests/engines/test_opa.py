@@ -27,14 +27,6 @@ ROOT = Path(__file__).parents[2]
 POLICIES = ROOT / "policies"
 
 
-@pytest.fixture(scope="session")
-def opa() -> str:
-    """The binary; without one, this fails and says where to get it."""
-    found = subprocess.run([str(ROOT / "scripts/opa")], capture_output=True, text=True, timeout=600)
-    assert found.returncode == 0, found.stderr
-    return found.stdout.strip().splitlines()[-1]
-
-
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
