@@ -7,23 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from proxy.gates.comparing import Change, compare
 from proxy.record import DecisionRecord, Step
-from proxy.replay.judging import STRICTNESS, Judgement, Side
+from proxy.replay.judging import Judgement, Side
 from proxy.replay.rebuilding import POLICY_GUARD, Asked, Rebuilder
 
-Change = Literal["same", "stricter", "looser", "altered", "reworded", "indeterminate"]
-"""``altered``: the same effect with other obligations; ``reworded``: only the reasons differ."""
+Outcome = Change | Literal["indeterminate"]
 
 MAX_NAMES = 1000
 OTHERS = "(others)"
 NO_ROLE = "(no role)"
+# A step's verdict as the effect that the policies named.
+_EFFECTS = {"Allow": "allow", "Repair": "allow", "Confirm": "confirm", "Reask": "reask", "Deny": "deny"}
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """One decision that shows a change."""
 
-    change: Change
+    change: Outcome
     decision_id: str
     time: str
     principal: str
@@ -49,11 +51,11 @@ class Tally:
     """Decided before policy was asked: by a guard above it, or with tools turned off."""
     first: str | None = None
     last: str | None = None
-    changes: Counter[Change] = field(default_factory=Counter)
-    effects: Counter[tuple[Change, str, str]] = field(default_factory=Counter)
+    changes: Counter[Outcome] = field(default_factory=Counter)
+    effects: Counter[tuple[Outcome, str, str]] = field(default_factory=Counter)
     """By change: the effect before, and after."""
-    tools: dict[str, Counter[Change]] = field(default_factory=dict)
-    roles: dict[str, Counter[Change]] = field(default_factory=dict)
+    tools: dict[str, Counter[Outcome]] = field(default_factory=dict)
+    roles: dict[str, Counter[Outcome]] = field(default_factory=dict)
     missing: Counter[str] = field(default_factory=Counter)
     """What kept decisions from being told: pointers into the policy input, with ``*`` for any item."""
     examples: list[Example] = field(default_factory=list)
@@ -62,14 +64,14 @@ class Tally:
     unlike: int = 0
     """Those of them that are judged otherwise than they were recorded, which should be none."""
     unlike_example: str | None = None
-    _shown: Counter[tuple[Change, str]] = field(default_factory=Counter, repr=False)
+    _shown: Counter[tuple[Outcome, str]] = field(default_factory=Counter, repr=False)
 
-    def take(self, record: DecisionRecord, change: Change, before: Judgement, after: Judgement) -> None:
+    def take(self, record: DecisionRecord, change: Outcome, before: Judgement, after: Judgement) -> None:
         """Count one decision."""
         tool = record.tool if record.tool in self.tools or len(self.tools) < MAX_NAMES else OTHERS
         roles = [str(role) for role in record.principal.get("roles", ())]
         self.changes[change] += 1
-        self.effects[change, before.effect, after.effect] += 1
+        self.effects[change, before.stand.effect, after.stand.effect] += 1
         self.tools.setdefault(tool, Counter())[change] += 1
         for role in roles or [NO_ROLE]:
             name = role if role in self.roles or len(self.roles) < MAX_NAMES else OTHERS
@@ -84,7 +86,8 @@ class Tally:
         """Compare with what was recorded under the same policies."""
         self.checked += 1
         # Where policy could not decide, the record has the pipeline's words.
-        if step.verdict != again.verdict or not (again.failed or step.reasons == again.reasons):
+        worded = again.failed or step.reasons == again.stand.reasons
+        if _EFFECTS.get(step.verdict) != again.stand.effect or not worded:
             self.unlike += 1
             self.unlike_example = self.unlike_example or record.decision_id
 
@@ -141,19 +144,13 @@ class Replay:
             self.tally.check(record, step, before)
 
 
-def compared(before: Judgement, after: Judgement) -> Change:
+def compared(before: Judgement, after: Judgement) -> Outcome:
     """How the second differs from the first."""
-    if before.missing or after.missing:
-        return "indeterminate"
-    if before.effect != after.effect:
-        return "stricter" if STRICTNESS[after.effect] > STRICTNESS[before.effect] else "looser"
-    if before.demands != after.demands:
-        return "altered"
-    return "same" if before.reasons == after.reasons else "reworded"
+    return "indeterminate" if before.missing or after.missing else compare(before.stand, after.stand)
 
 
 def _example(
-    record: DecisionRecord, roles: Sequence[str], change: Change, before: Judgement, after: Judgement
+    record: DecisionRecord, roles: Sequence[str], change: Outcome, before: Judgement, after: Judgement
 ) -> Example:
     who: Mapping[str, Any] = record.principal
     return Example(
@@ -164,10 +161,10 @@ def _example(
         roles=roles,
         tool=record.tool,
         arguments=record.arguments_written,
-        before=before.effect,
-        after=after.effect,
-        reasons_before=before.reasons,
-        reasons_after=after.reasons,
+        before=before.stand.effect,
+        after=after.stand.effect,
+        reasons_before=before.stand.reasons,
+        reasons_after=after.stand.reasons,
         missing=tuple(dict.fromkeys((*before.missing, *after.missing)))[:10],
     )
 

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from proxy.guards.policy import PACKAGE, read_decision
-from proxy.model import ToolCall
+from proxy.gates.comparing import Stand, stand
+from proxy.guards.policy import PACKAGE
 from proxy.ports import PolicyEngine, Unavailable
 from proxy.record import MASKED
 from proxy.replay.rebuilding import Asked
-from proxy.verdicts import Repair, Verdict
 
-STRICTNESS = {"allow": 0, "confirm": 1, "reask": 2, "deny": 3}
-_EFFECTS = {"Allow": "allow", "Repair": "allow", "Confirm": "confirm", "Reask": "reask", "Deny": "deny"}
+INDETERMINATE = Stand("indeterminate")
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What policies say of one call."""
+    """What policies say of one call; ``INDETERMINATE`` where what is ``missing`` might change it."""
 
-    effect: str
-    """``allow``, ``confirm``, ``reask`` or ``deny``; ``indeterminate`` where ``missing`` might change it."""
-    verdict: str = ""
-    """As a record's trail has it."""
-    reasons: tuple[str, ...] = ()
-    demands: Mapping[str, Any] = field(default_factory=dict)
-    """What an allowed call is bound to: other arguments, a mask, how old a cached answer may be."""
+    stand: Stand
     missing: tuple[str, ...] = ()
     failed: bool = False
     """They could not decide, which denies; the reason says why."""
@@ -46,10 +38,10 @@ class Side:
         """What these policies say of the call now."""
         read = tuple(pointer for pointer in asked.missing if self._may_read(pointer))
         if read:
-            return Judgement("indeterminate", missing=read)
-        found = await self._ask(asked, asked.document)
-        if asked.missing and await self._ask(asked, _otherwise(asked.document, asked.missing)) != found:
-            return Judgement("indeterminate", missing=asked.missing)
+            return Judgement(INDETERMINATE, read)
+        found = await self._ask(asked.document)
+        if asked.missing and await self._ask(_otherwise(asked.document, asked.missing)) != found:
+            return Judgement(INDETERMINATE, asked.missing)
         return found
 
     def _may_read(self, pointer: str) -> bool:
@@ -60,22 +52,13 @@ class Side:
             return False
         return self._mentions(next(name for name in reversed(names) if not name.isdigit()))
 
-    async def _ask(self, asked: Asked, document: Mapping[str, Any]) -> Judgement:
-        call = document["call"]
-        judged = ToolCall(call["id"], call["name"], "", call["arguments"])
+    async def _ask(self, document: Mapping[str, Any]) -> Judgement:
         try:
             if not self.engine.defines(PACKAGE):
-                return Judgement("deny", "Deny", ("No policy decides on tool calls, so none is allowed.",))
-            return _judgement(read_decision(judged, await self.engine.decide(PACKAGE, document)))
+                return Judgement(Stand("deny", ("No policy decides on tool calls, so none is allowed.",)))
+            return Judgement(stand(PACKAGE, await self.engine.decide(PACKAGE, document), document))
         except Unavailable as exc:
-            return Judgement("deny", "Deny", (str(exc),), failed=True)
-
-
-def _judgement(verdict: Verdict) -> Judgement:
-    demands: dict[str, Any] = {"mask": sorted(verdict.mask), "cache_ttl_s": verdict.cache_ttl_s}
-    if isinstance(verdict, Repair):
-        demands["arguments"] = verdict.arguments
-    return Judgement(_EFFECTS[verdict.name], verdict.name, verdict.reasons, demands)
+            return Judgement(Stand("deny", (str(exc),)), failed=True)
 
 
 def _otherwise(document: Any, missing: Sequence[str]) -> Any:
