@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from proxy.record import Record
 from proxy.settlements import Settlements
 from proxy.tools import Registry
 from proxy.verdicts import Break, Deny, Effect, Refusal
-from proxy.wire.codec import BadRequest, Caps, Codec, IncompleteTurn, MalformedTurn
+from proxy.wire.codec import BadRequest, Caps, Codec, Ending, IncompleteTurn, MalformedTurn
 
 log = logging.getLogger("callgate.exchange")
 
@@ -87,6 +87,8 @@ class Exchange:
         self._settlements = Settlements(core.store, codec, incoming.principal, core.settled_ttl_s)
         self._confirming = Confirming(core.approvals, codec, core.caps, core.sink, self._journal)
         self._hidden: list[tuple[Turn, Sequence[ToolResult]]] = []
+        self._told: list[str] = []
+        """The ids of the turns that the client heard of."""
 
     async def run(self) -> None:
         """Answer the client. Nothing but a cancellation is raised."""
@@ -151,6 +153,7 @@ class Exchange:
             if turn is None:
                 return
             replay = None
+            self._told.append(turn.id)
             rulings = await self._judge(turn, situation, finishing)
             if (outcome := _outcome(asked, turn, rulings, finishing)) is not None:
                 return await self._release(asked, turn, rulings, outcome)
@@ -194,7 +197,7 @@ class Exchange:
         try:
             async with answer as reply:
                 if 200 <= reply.status < 300:
-                    return await self._read(reply, b"" if replay is not None else request.raw)
+                    return await self._read(reply, request, replay is None)
                 journal.broken_off = False
                 may_flatten = finishing and reply.status in _NOT_UNDERSTOOD
                 flat = self._codec.flattened(request) if may_flatten else None
@@ -209,12 +212,13 @@ class Exchange:
             journal.upstream_s += perf_counter() - began
         return await self._ask(flat, finishing, None)
 
-    async def _read(self, reply: Reply, asked: bytes) -> Turn | None:
+    async def _read(self, reply: Reply, asked: Request, fresh: bool) -> Turn | None:
         """Pass on what carries no call; the turn at its clean end, None where the provider failed in-band.
 
-        ``asked`` is what the provider had to read for it.
+        ``fresh``: the provider had to read ``asked`` for it.
         """
         delivery = self._delivery
+        unkept = asked.resumable
         await delivery.begin(reply)
         decoder = self._codec.decoder(delivery.streaming, self._core.caps)
         events: Sequence[Event]
@@ -223,6 +227,8 @@ class Exchange:
                 if isinstance(event, Failure):
                     await self._failed(event)
                     return None
+                if unkept:
+                    unkept = not await self._settlements.begin(asked, self._hidden, event, self._ending())
                 await delivery.passage(event)
             if decoder.holding:
                 delivery.hold()
@@ -234,7 +240,7 @@ class Exchange:
                 await self._failed(event)
                 return None
             await delivery.passage(event)
-        self._journal.take_usage(turn.usage, _estimate(asked, turn) if asked else Usage())
+        self._journal.take_usage(turn.usage, _estimate(asked.raw, turn) if fresh else Usage())
         await reply.drain()
         return turn
 
@@ -323,7 +329,8 @@ class Exchange:
             question = self._spaced(turn, ticket.question)
             # What the client reads as the answer: with it, later requests tell what was asked.
             told = replace(turn, text=turn.text + question)
-            await self._settlements.keep(asked, self._hidden, told, results)
+            ending = self._ending((None,) * len(rulings), {0: question})
+            await self._settlements.keep(asked, self._hidden, told, results, ending)
             self._journal.outcome = "held"
             await self._delivery.release(turn, _none_run(rulings), {0: question})
         return decided
@@ -345,9 +352,20 @@ class Exchange:
         """End the answer with the calls that may run; keep what the client does not see."""
         self._journal.outcome = outcome
         settled = [_settled(ruling) for ruling in rulings if ruling.effect is not Effect.FORWARD]
-        await self._settlements.keep(asked, self._hidden, turn, settled)
         status = self._status(turn, rulings) if self._core.status else ""
-        await self._delivery.release(turn, rulings, self._notices(turn, rulings), status)
+        notices = self._notices(turn, rulings)
+        arguments = [r.call.arguments_json if r.effect is Effect.FORWARD else None for r in rulings]
+        ending = self._ending(arguments, notices, status)
+        await self._settlements.keep(asked, self._hidden, turn, settled, ending)
+        await self._delivery.release(turn, rulings, notices, status)
+
+    def _ending(
+        self,
+        arguments: Sequence[str | None] = (),
+        notices: Mapping[int, str] | None = None,
+        status: str = "",
+    ) -> Ending:
+        return Ending(tuple(self._told), arguments, notices or {}, status)
 
     def _status(self, turn: Turn, rulings: Sequence[Ruling]) -> str:
         """What the user is told of the calls that will run, in one choice's words."""

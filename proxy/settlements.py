@@ -7,11 +7,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proxy.model import Principal, Request, ToolResult, Turn
+from proxy.model import Passage, Principal, Request, ToolResult, Turn
 from proxy.ports import Store, Unavailable
-from proxy.wire.codec import Codec, Rounds
+from proxy.wire.codec import Codec, Ending, Rounds, Settlement
 
 log = logging.getLogger("callgate.settlements")
+
+STORED = "stored"
+"""The scope of what is read back by its own name."""
 
 
 @dataclass(frozen=True)
@@ -29,25 +32,59 @@ class Settlements:
         if not handles:
             return request, 0
         try:
-            values = await self.store.get_many([self._key(request, handle) for handle in handles])
+            values = await self.store.get_many([self._key(request.scope, handle) for handle in handles])
         except Unavailable as exc:
             log.warning("settled calls could not be restored: %s", exc)
             return request, 0
         kept = {handle: value for handle, value in zip(handles, values, strict=True) if value is not None}
         return (self.codec.restore(request, kept), len(kept)) if kept else (request, 0)
 
-    async def keep(self, asked: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult]) -> None:
+    async def keep(
+        self,
+        asked: Request,
+        hidden: Rounds,
+        turn: Turn,
+        settled: Sequence[ToolResult],
+        ending: Ending,
+    ) -> None:
         """Keep what the client does not see of an answer under the names that it will come back with."""
-        settlement = self.codec.settlement(asked, hidden, turn, settled)
+        await self.put(self.codec.settlement(asked, hidden, turn, settled, ending), asked.scope)
+
+    async def begin(self, asked: Request, hidden: Rounds, passage: Passage, ending: Ending) -> bool:
+        """Keep that an answer has begun, where this passage is its beginning; whether it was."""
+        settlement = self.codec.begun(asked, hidden, passage, ending)
+        await self.put(settlement, asked.scope)
+        return settlement is not None
+
+    async def put(self, settlement: Settlement | None, scope: str) -> None:
+        """Keep a settlement; what the store cannot take is not known later."""
         if settlement is None:
             return
         try:
             for handle in settlement.handles:
-                await self.store.put(self._key(asked, handle), settlement.kept, self.ttl_s)
+                await self.store.put(self._key(scope, handle), settlement.kept, self.ttl_s)
+            if settlement.stored is not None:
+                name, kept = settlement.stored
+                await self.store.put(self._key(STORED, name), kept, self.ttl_s)
         except Unavailable as exc:
             log.warning("settled calls could not be kept; the model will not see them again: %s", exc)
 
-    def _key(self, request: Request, handle: str) -> str:
+    async def find(self, names: Sequence[str], scope: str) -> list[bytes | None]:
+        """What is kept under names; a store that fails knows none."""
+        try:
+            return await self.store.get_many([self._key(scope, name) for name in names])
+        except Unavailable as exc:
+            log.warning("what was given earlier could not be looked up: %s", exc)
+            return [None] * len(names)
+
+    async def forget(self, name: str, scope: str) -> None:
+        """Keep a name no longer."""
+        try:
+            await self.store.take(self._key(scope, name))
+        except Unavailable as exc:
+            log.warning("what was deleted is still known here: %s", exc)
+
+    def _key(self, scope: str, handle: str) -> str:
         """A key under the principal's own name: another's call id opens nothing."""
-        text = "\0".join((self.principal.key, request.scope, handle))
+        text = "\0".join((self.principal.key, scope, handle))
         return "settled:" + hashlib.sha256(text.encode(errors="replace")).hexdigest()

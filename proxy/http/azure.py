@@ -26,6 +26,12 @@ def route(path: str) -> str | None:
     return rest if rest in DEPLOYED else None
 
 
+def split(path: str) -> tuple[str, str]:
+    """What stands before the route in a path, and the route: nothing with any other provider."""
+    found = route(path)
+    return ("", path) if found is None else (path.removesuffix(found), found)
+
+
 def deployment(path: str) -> str | None:
     """The deployment that a path (with its query) names: Azure goes by it, and not by the body's model."""
     match = _PATH.match(path)

@@ -33,10 +33,18 @@ class Door:
     """The codec that judges it, or in whose shape errors are told; OpenAI's where it is empty."""
     why: str = ""
     """For a refusal: what to tell the client."""
+    stored: bool = False
+    """It reads or changes what the provider stores; so does any method but POST on a judged route."""
 
 
-def _judged(path: str, protocol: str) -> Door:
-    return Door(frozenset({"POST"}), path, Disposition.JUDGED, protocol)
+def _judged(path: str, protocol: str, *more: str) -> Door:
+    return Door(frozenset({"POST", *more}), path, Disposition.JUDGED, protocol)
+
+
+def _stored(path: str, protocol: str) -> Door:
+    """What else there is below is refused by whoever serves it, and so are other methods."""
+    methods = frozenset({"GET", "POST", "DELETE"})
+    return Door(methods, path, Disposition.JUDGED, protocol, stored=True)
 
 
 def _passed(path: str, *methods: str) -> Door:
@@ -48,17 +56,17 @@ def _refused(path: str, why: str, protocol: str = "") -> Door:
 
 
 _NOT_YET = "tool calls on this route cannot be judged yet, so it is closed"
-_STORED = "stored answers may hold calls that were refused, and reading them back is not judged yet"
-
-STORED_RESPONSES = "/responses/*"
-"""Read back, cancelled or deleted; what else there is below is refused by whoever serves it."""
 
 # A path segment in braces stands for any one segment; a trailing "/*" for everything below.
 DOORS: tuple[Door, ...] = (
-    _judged("/chat/completions", "chat"),
+    _judged("/chat/completions", "chat", "GET"),
+    _stored("/chat/completions/*", "chat"),
     _judged("/messages", "messages"),
     _judged("/responses", "responses"),
-    Door(frozenset({"GET", "POST", "DELETE"}), STORED_RESPONSES, Disposition.JUDGED, "responses"),
+    _judged("/responses/compact", "responses"),
+    _stored("/responses/*", "responses"),
+    _stored("/conversations", "responses"),
+    _stored("/conversations/*", "responses"),
     # Carry no calls.
     _passed("/models", "GET"),
     _passed("/models/*", "GET", "DELETE"),
@@ -72,12 +80,8 @@ DOORS: tuple[Door, ...] = (
     _passed("/images/edits", "POST"),
     _passed("/images/variations", "POST"),
     Door(frozenset({"POST"}), "/messages/count_tokens", Disposition.PASSED, "messages"),
-    # Carry calls that nobody would judge.
-    _refused("/chat/completions/*", _STORED),
     Door(frozenset({"POST"}), "/responses/input_tokens", Disposition.PASSED, "responses"),
-    _refused("/responses/compact", "what it makes of a conversation is not judged yet", "responses"),
-    _refused("/conversations", _STORED),
-    _refused("/conversations/*", _STORED),
+    # Carry calls that nobody would judge.
     _refused("/messages/batches", "the answers of a batch are files that nobody judges", "messages"),
     _refused("/messages/*", "Callgate does not know this route", "messages"),
     _refused("/batches", "the answers of a batch are files that nobody judges"),

@@ -18,14 +18,14 @@ from multidict import CIMultiDict
 from proxy.exchange import Core, Exchange, Incoming
 from proxy.http import azure
 from proxy.http.bodies import Unreadable, continue_if_expected, decoded, read_body
-from proxy.http.doors import STORED_RESPONSES, Disposition, Door, DoorTable
+from proxy.http.doors import Disposition, Door, DoorTable
 from proxy.http.headers import TRACE_ID, for_upstream
-from proxy.http.identity import Identity, Recognised, Unidentified
-from proxy.http.stored import StoredResponses
+from proxy.http.identity import Identity, Recognised, Undecided, Unidentified
+from proxy.http.stored import Asked, StoredObjects
 from proxy.http.tasks import spawn
 from proxy.http.upstream import HttpUpstream
 from proxy.model import Fault, loads
-from proxy.ports import Headers, UpstreamFailed
+from proxy.ports import Headers, UpstreamFailed, asking
 from proxy.wire.codec import Codec
 
 log = logging.getLogger("callgate.http")
@@ -149,10 +149,11 @@ class Proxy:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request, to the end of its answer."""
         trace_id = secrets.token_hex(16)
+        asking.set(trace_id)
         door, path = self._doors.find(request.path)
         codec = self._codecs.get(door.protocol) or self._codecs["chat"]
         try:
-            recognised = self._identity.identify(request.headers, _peer(request))
+            recognised = await self._who(request)
             if refusal := _refused(door, request, codec, trace_id):
                 return refusal
             # As it was sent: decoded, it could say something else to the provider.
@@ -162,13 +163,22 @@ class Proxy:
             headers = for_upstream(request.headers, recognised.consumed, judged)
             if not judged:
                 return await self._pass(request, path, headers, trace_id)
-            if door.path == STORED_RESPONSES:
+            if door.stored or request.method != "POST":
                 return await self._read_back(request, codec, path, headers, recognised, trace_id)
             return await self._judge(request, codec, path, headers, recognised, trace_id)
         except Unidentified as exc:
-            return _error(codec, exc.status, "unidentified", str(exc), trace_id)
+            response = _error(codec, exc.status, "unidentified", str(exc), trace_id)
+            response.headers.update(exc.headers)
+            return response
         except (Unreadable, UpstreamFailed) as exc:
             return _error(codec, exc.status, exc.code, exc.message, trace_id)
+
+    async def _who(self, request: web.BaseRequest) -> Recognised:
+        try:
+            return self._identity.identify(request.headers, _peer(request))
+        except Undecided as undecided:
+            await undecided.settled()
+            return self._identity.identify(request.headers, _peer(request))
 
     async def _judge(
         self,
@@ -202,10 +212,23 @@ class Proxy:
         recognised: Recognised,
         trace_id: str,
     ) -> web.StreamResponse:
-        """A stored response, judged once more."""
-        stored = StoredResponses(self._core, codec, self._upstream)
-        route, _, query = path.partition("?")
-        answer = await stored.answer(request.method, route, query, headers, recognised.principal, trace_id)
+        """What the provider stores, without what the client was not given."""
+        raw = await read_body(request, self._max_request_bytes, self._body_timeout_s)
+        raw = decoded(raw, request.headers.getall("content-encoding", ()), self._max_request_bytes)
+        whole, _, query = path.partition("?")
+        base, route = azure.split(whole)
+        client = Client(request, trace_id, self._keepalive_s)
+        asked = Asked(
+            request.method, base, route, query, raw, headers, recognised.principal, trace_id, client
+        )
+        try:
+            answer = await StoredObjects(self._core, codec, self._upstream).answer(asked)
+        finally:
+            client.close()
+        if answer is None and client.response is not None:
+            return client.response
+        if answer is None:
+            raise ConnectionResetError("the client went away before an answer began")
         return web.Response(status=answer.status, body=answer.body, headers=_head(answer.headers, trace_id))
 
     async def _pass(

@@ -126,7 +126,7 @@ class Ending:
     status: str = ""
 
 
-_UNTOLD = Ending()
+UNTOLD = Ending()
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,16 +243,14 @@ class Codec(Protocol):
         hidden: Rounds,
         turn: Turn,
         settled: Sequence[ToolResult],
-        ending: Ending = _UNTOLD,
+        ending: Ending = UNTOLD,
     ) -> Settlement | None:
         """What to keep of an answer: the rounds hidden before it, the calls of its last turn that the
         client does not run, with the results they were given, and how it was told; None where nothing has
         to be put back, and nothing can be read back."""
         ...
 
-    def begun(
-        self, request: Request, hidden: Rounds, passage: Passage, ending: Ending
-    ) -> Settlement | None:
+    def begun(self, request: Request, hidden: Rounds, passage: Passage, ending: Ending) -> Settlement | None:
         """What to keep of an answer that has begun, before the client hears of it; None where ``passage``
         is not its beginning."""
         ...

@@ -6,8 +6,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from proxy.model import History, HostedTool, OfferedTool, PastResult, Request, ToolResult, Turn, loads_frame
-from proxy.wire.chat import flat, tools
+from proxy.model import (
+    History,
+    HostedTool,
+    OfferedTool,
+    Passage,
+    PastResult,
+    Request,
+    ToolResult,
+    Turn,
+    loads_frame,
+)
+from proxy.wire.chat import flat, stored, tools
 from proxy.wire.chat import request as requests
 from proxy.wire.chat import settlement as settlements
 from proxy.wire.chat.body import BodyEncoder
@@ -15,7 +25,7 @@ from proxy.wire.chat.decoder import BodyDecoder, StreamDecoder
 from proxy.wire.chat.replay import replayed
 from proxy.wire.chat.rewriting import error_body
 from proxy.wire.chat.stream import StreamEncoder
-from proxy.wire.codec import Caps, Decoder, Encoder, Rounds, Settlement, read_object
+from proxy.wire.codec import UNTOLD, Caps, Decoder, Encoder, Ending, Rounds, Settlement, read_object
 from proxy.wire.redefining import Define
 from proxy.wire.writing import write_json
 
@@ -124,17 +134,39 @@ class ChatCodec:
         at = next((i for i, m in enumerate(messages) if m.get("role") not in opening), len(messages))
         role = messages[at - 1]["role"] if at else "system"
         added = {"role": role, "content": text}
+        request = stored.hiding_words(request, text)
         return requests.changed(request, messages=[*messages[:at], added, *messages[at:]])
 
     def settlement(
-        self, request: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult]
+        self,
+        request: Request,
+        hidden: Rounds,
+        turn: Turn,
+        settled: Sequence[ToolResult],
+        ending: Ending = UNTOLD,
     ) -> Settlement | None:
-        """Keep the hidden rounds as messages, the turn's calls as they were, and the results written."""
-        return settlements.settlement(hidden, turn, settled)
+        """Keep the hidden rounds as messages, the turn's calls as they were, and the results written; of a
+        completion that the provider stores, how it was told."""
+        found = settlements.settlement(hidden, turn, settled)
+        if not stored.is_stored(request.body) or not ending.rounds:
+            return found
+        kept = stored.noted(request, hidden, turn, settled, ending)
+        return replace(found or Settlement((), b""), stored=(ending.rounds[0], kept))
+
+    def resumable(self, body: Mapping[str, Any]) -> bool:
+        """This API makes no answer in the background."""
+        return False
+
+    def begun(self, request: Request, hidden: Rounds, passage: Passage, ending: Ending) -> Settlement | None:
+        """Nothing: no answer is resumable."""
+        return None
 
     def restore(self, request: Request, kept: Mapping[str, bytes]) -> Request:
         """Put settled calls, their results and hidden rounds back into the messages."""
-        return requests.changed(request, messages=settlements.restored(request.body["messages"], kept))
+        messages = settlements.restored(request.body["messages"], kept)
+        if stored.is_stored(request.body):
+            request = stored.hiding(request, messages)
+        return requests.changed(request, messages=messages)
 
     def hold(self, turn: Turn) -> bytes:
         """Keep the assistant message as it was."""

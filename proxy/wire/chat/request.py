@@ -92,7 +92,7 @@ def history(body: Mapping[str, Any]) -> History:
             fresh.clear()
         elif role == "tool":
             fresh.add(str(message.get("tool_call_id")))
-        for id, name, arguments in _calls_of(message):
+        for id, name, arguments in calls_of(message):
             given = results.get(id or f"function:{name}")
             result, partial = given.pop(0) if given else (None, False)
             calls.append(PastCall(id, name, arguments, result, turn, partial=partial))
@@ -113,7 +113,8 @@ def _results(body: Mapping[str, Any]) -> dict[str, list[tuple[str, bool]]]:
     return results
 
 
-def _calls_of(message: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def calls_of(message: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The id, the name and the arguments' text of each call in a message."""
     for wire in message.get("tool_calls") or []:
         body = wire.get("function") or wire.get("custom")
         if isinstance(body, dict):
@@ -146,7 +147,7 @@ def tool_results(body: Mapping[str, Any]) -> list[PastResult]:
     results: list[PastResult] = []
     for key, message in _keyed_results(body["messages"]):
         if key is None:
-            tools |= {id: name for id, name, _ in _calls_of(message)}
+            tools |= {id: name for id, name, _ in calls_of(message)}
         elif message["role"] == "function":
             results.append(PastResult(key, "", str(message.get("name")), said(message.get("content"))))
         else:

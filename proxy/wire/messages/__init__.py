@@ -6,8 +6,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from proxy.model import History, HostedTool, OfferedTool, PastResult, Request, ToolResult, Turn, loads_frame
-from proxy.wire.codec import Caps, Decoder, Encoder, Rounds, Settlement, read_object
+from proxy.model import (
+    History,
+    HostedTool,
+    OfferedTool,
+    Passage,
+    PastResult,
+    Request,
+    ToolResult,
+    Turn,
+    loads_frame,
+)
+from proxy.wire.codec import UNTOLD, Caps, Decoder, Encoder, Ending, Rounds, Settlement, read_object
 from proxy.wire.messages import request as requests
 from proxy.wire.messages import settlements, tools
 from proxy.wire.messages.decoder import StreamDecoder, body_decoder
@@ -117,10 +127,23 @@ class MessagesCodec:
         return requests.with_system(request, text)
 
     def settlement(
-        self, request: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult]
+        self,
+        request: Request,
+        hidden: Rounds,
+        turn: Turn,
+        settled: Sequence[ToolResult],
+        ending: Ending = UNTOLD,
     ) -> Settlement | None:
-        """Keep the hidden rounds, the turn's calls as they were, and the results written."""
+        """Keep the hidden rounds and the settled calls. This API stores no answer that could be read back."""
         return settlements.settlement(hidden, turn, settled)
+
+    def resumable(self, body: Mapping[str, Any]) -> bool:
+        """This API makes no answer in the background."""
+        return False
+
+    def begun(self, request: Request, hidden: Rounds, passage: Passage, ending: Ending) -> Settlement | None:
+        """Nothing: no answer is resumable."""
+        return None
 
     def restore(self, request: Request, kept: Mapping[str, bytes]) -> Request:
         """Put settled calls, their results and hidden rounds back into the messages."""

@@ -22,7 +22,7 @@ from proxy.model import (
     loads_frame,
 )
 from proxy.wire.chat.rewriting import error_body
-from proxy.wire.codec import Caps, Decoder, Encoder, Ending, Rounds, Settlement, read_object
+from proxy.wire.codec import UNTOLD, Caps, Decoder, Encoder, Ending, Rounds, Settlement, read_object
 from proxy.wire.redefining import Define
 from proxy.wire.responses import request as requests
 from proxy.wire.responses import state, tools
@@ -31,8 +31,6 @@ from proxy.wire.responses.encoder import BodyEncoder, StreamEncoder
 from proxy.wire.responses.events import replayed
 from proxy.wire.responses.noting import hiding
 from proxy.wire.writing import write_json
-
-_UNTOLD = Ending()
 
 
 class ResponsesCodec:
@@ -142,7 +140,7 @@ class ResponsesCodec:
         hidden: Rounds,
         turn: Turn,
         settled: Sequence[ToolResult],
-        ending: Ending = _UNTOLD,
+        ending: Ending = UNTOLD,
     ) -> Settlement | None:
         """Keep what the requests that follow need, and how the answer was told."""
         return state.settlement(request, hidden, turn, settled, ending)
@@ -151,9 +149,7 @@ class ResponsesCodec:
         """A stream that is made in the background can be asked for again at once."""
         return body.get("background") is True and body.get("stream") is True and requests.is_stored(body)
 
-    def begun(
-        self, request: Request, hidden: Rounds, passage: Passage, ending: Ending
-    ) -> Settlement | None:
+    def begun(self, request: Request, hidden: Rounds, passage: Passage, ending: Ending) -> Settlement | None:
         """Keep the answer's name as soon as the provider says it."""
         return state.begun(request, hidden, passage, ending)
 

@@ -10,6 +10,7 @@ from proxy.model import History, PastCall, PastResult, Request, ToolResult, Turn
 from proxy.wire.codec import BadRequest, MalformedTurn
 from proxy.wire.responses import items
 from proxy.wire.responses.items import Json
+from proxy.wire.responses.noting import hiding
 from proxy.wire.writing import write_request
 
 
@@ -170,6 +171,7 @@ def extended(request: Request, turn: Turn, results: Sequence[ToolResult], relax:
     told = {result.call_id: result.content for result in results}
     answers = answers_of(turn.wire.output(), told)
     given = input_items(body)
+    request = hiding(request, answers)
     known = {items.answered_id(item) for item in given} - {""}
     relaxed = relaxed_choice(body) if relax else {}
     ids = {items.answered_id(answer) for answer in answers} - {""}
@@ -237,4 +239,4 @@ def forbidden(request: Request, notice: str) -> Request:
     brings_tools = any(item.get("type") in TOOL_CARRIERS for item in input_items(body))
     off = {"tool_choice": "none"} if body.get("tools") or body.get("prompt") or brings_tools else {}
     said = {"type": "message", "role": "developer", "content": notice}
-    return changed(request, input=[*input_items(body), said], **off)
+    return changed(hiding(request, [said]), input=[*input_items(body), said], **off)

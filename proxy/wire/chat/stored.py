@@ -1,0 +1,126 @@
+"""Stored chat completions (``store: true``), read back: what of them the client was given."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from proxy.model import PastCall, Request, ToolCall, ToolResult, Turn, loads_frame
+from proxy.wire.chat.request import calls_of, text_of
+from proxy.wire.codec import Ending, Remembered, Rounds, mark
+from proxy.wire.writing import write_json
+
+Json = dict[str, Any]
+
+_MAX_NAMES = 1000
+_ALL = "*"
+"""Stands for more names than are kept: then no call and no result is shown."""
+
+
+def is_stored(body: Mapping[str, Any]) -> bool:
+    """Whether the provider keeps the answer."""
+    return body.get("store") is True
+
+
+def own_words(text: str) -> str:
+    """The name of something that the proxy said to the model, out of the client's sight."""
+    return "said:" + hashlib.sha256(text.encode(errors="replace")).hexdigest()[:24]
+
+
+def hiding(request: Request, messages: Sequence[Json]) -> Request:
+    """The request, which will hold these messages: the calls in them that it did not bring are hidden."""
+    names = frozenset(_ids(messages)) - frozenset(_ids(request.body["messages"]))
+    return replace(request, hidden=request.hidden | names) if names else request
+
+
+def hiding_words(request: Request, text: str) -> Request:
+    """The request, to which the proxy adds these words of its own."""
+    if not is_stored(request.body):
+        return request
+    return replace(request, hidden=request.hidden | {own_words(text)})
+
+
+def _ids(messages: Sequence[Json]) -> Iterator[str]:
+    for message in messages:
+        yield from (id for id, _, _ in calls_of(message) if id)
+        if message.get("role") == "tool":
+            yield str(message.get("tool_call_id"))
+
+
+def noted(asked: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult], ending: Ending) -> bytes:
+    """What to keep of a stored completion: how it was told, and what its conversation hides."""
+    names = asked.hidden.union(call.id for one, _ in hidden for call in one.calls)
+    names = names.union(result.call_id for result in settled)
+    pairs = zip(turn.calls, ending.arguments, strict=bool(ending.arguments))
+    given: list[PastCall | ToolCall] = [*asked.history.calls, *turn.calls]
+    kept = {
+        "model": asked.model,
+        "rounds": list(ending.rounds),
+        "given": [mark(call) for call in given[-_MAX_NAMES:]],
+        "hidden": sorted(names) if len(names) <= _MAX_NAMES else [_ALL],
+        "changed": {c.id: text for c, text in pairs if text is not None and text != c.arguments_json},
+        "notices": {str(choice): text for choice, text in ending.notices.items()},
+    }
+    return write_json(kept)
+
+
+def recall(kept: bytes) -> Remembered:
+    """What is known of a stored completion."""
+    record = loads_frame(kept)
+    hidden = frozenset(record["hidden"])
+    return Remembered(
+        model=record["model"],
+        rounds=tuple(record["rounds"]),
+        given=frozenset(record["given"]) if _ALL not in hidden else frozenset(),
+        hidden=hidden,
+        changed=record["changed"],
+        notices={int(choice): text for choice, text in record["notices"].items()},
+    )
+
+
+def stored_id(id: str) -> str:
+    """The id by which the provider knows a turn."""
+    return id
+
+
+def is_ended(turn: Turn) -> bool:
+    """Whether it has come to its end: what is stored has."""
+    return True
+
+
+def asked_body(turn: Turn, known: Remembered) -> Json:
+    """A request's body that stands for the one that the turn answered, with the tools that the completion
+    says it offered."""
+    offered = turn.wire.body[1].get("tools") if turn.wire.body else None
+    tools = [tool for tool in offered if isinstance(tool, dict)] if isinstance(offered, list) else []
+    return {"model": known.model, "tools": tools, "messages": [], "store": True}
+
+
+def shown(message: Json, known: Remembered) -> Json | None:
+    """A message of the request as the client sent it; None for one that it did not send."""
+    role = message.get("role")
+    if role in ("system", "developer"):
+        return None if own_words(text_of(message.get("content"))) in known.hidden else message
+    if role == "tool":
+        return None if known.hidden & {_ALL, str(message.get("tool_call_id"))} else message
+    calls = message.get("tool_calls")
+    legacy = message.get("function_call")
+    if not calls and not legacy:
+        return message
+    kept = [call for call in calls if _is_given(call, known)] if isinstance(calls, list) else []
+    left = {key: value for key, value in message.items() if key not in ("tool_calls", "function_call")}
+    if legacy and _is_given({}, known, {"function_call": legacy}):
+        return {**left, "function_call": legacy} | ({"tool_calls": kept} if kept else {})
+    if kept:
+        return {**left, "tool_calls": kept}
+    return left if left.get("content") else None
+
+
+def _is_given(call: Any, known: Remembered, message: Mapping[str, Any] | None = None) -> bool:
+    if not isinstance(call, dict):
+        return False
+    found = list(calls_of(message or {"tool_calls": [call]}))
+    marks = [mark(PastCall(id, name, text, None, 0)) for id, name, text in found if id not in known.hidden]
+    return bool(found) and len(marks) == len(found) and known.given.issuperset(marks)

@@ -1,0 +1,142 @@
+"""What the provider stores of responses and conversations, read back: what of it the client was given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.model import Request, ToolCall, Turn, loads_frame
+from proxy.wire.codec import Ending, Remembered, Settlement, mark, read_object
+from proxy.wire.responses import items, state
+from proxy.wire.responses import request as requests
+from proxy.wire.responses.events import upstream_id
+from proxy.wire.responses.items import Json
+from proxy.wire.responses.noting import ALL, noted, own_words
+from proxy.wire.writing import write_json
+
+_ENDED = ("completed", "incomplete", "cancelled")
+
+
+def recall(kept: bytes) -> Remembered:
+    """What is known of an answer or a conversation."""
+    record = loads_frame(kept)
+    history = state.load_history(record["history"])
+    hidden = frozenset(record.get("hidden", ()))
+    return Remembered(
+        model=record["model"],
+        rounds=tuple(record.get("rounds", ())),
+        owned=record.get("mine", ""),
+        given=frozenset(map(mark, history.calls)) if ALL not in hidden else frozenset(),
+        hidden=hidden,
+        changed=record.get("changed", {}),
+        notices={int(choice): text for choice, text in record.get("notices", {}).items()},
+        status=record.get("status", ""),
+        history=history,
+    )
+
+
+def stored_id(id: str) -> str:
+    """The id by which the provider knows a turn."""
+    return upstream_id(id)
+
+
+def is_ended(turn: Turn) -> bool:
+    """Whether the response has come to an end of which calls may go on."""
+    return turn.finish in _ENDED
+
+
+def asked_body(turn: Turn, known: Remembered) -> Json:
+    """A request's body that stands for the one that the turn answered, with the tools that the response says
+    it offered."""
+    offered = turn.wire.response.get("tools")
+    tools = [tool for tool in offered if isinstance(tool, dict)] if isinstance(offered, list) else []
+    within = {"conversation": known.owned} if known.owned else {}
+    return {"model": known.model, "tools": tools, "input": [], **within}
+
+
+# -- items ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An item of a list, and what has to be known before it may be shown."""
+
+    item: Json
+    calls: tuple[ToolCall, ...] = ()
+    """The calls that it makes: each has to be one that the client may have."""
+    answers: str = ""
+    """The id of the call that it answers, which has to be one that the client has."""
+
+    @property
+    def name(self) -> str:
+        """The id by which a result answers it."""
+        return items.call_id(self.item)
+
+    def written(self, arguments: Sequence[str | None]) -> Json | None:
+        """The item with the arguments that its calls go on with, None for one that does not."""
+        return items.written(self.item, self.calls, arguments) if self.calls else self.item
+
+
+def listed(item: Json) -> Listed:
+    """Read an item of a list; raises ``MalformedTurn`` for an unknown kind that might be a call."""
+    item = {"type": "message", **item} if "role" in item else item
+    if items.is_call(item):
+        return Listed(item, tuple(items.read_calls(item)))
+    return Listed(item, answers=items.answered_id(item))
+
+
+def answerable(known: Remembered) -> set[str]:
+    """The ids of the calls that the client has, and whose results it may see."""
+    if ALL in known.hidden:
+        return set()
+    return {items.wrapper_id(call.id) for call in known.history.calls} - known.hidden
+
+
+def is_own(item: Mapping[str, Any], known: Remembered) -> bool:
+    """Whether the item is the proxy's own words to the model."""
+    if item.get("role") not in ("developer", "system"):
+        return False
+    return not known.hidden.isdisjoint((ALL, own_words(items.text_of(item.get("content")))))
+
+
+# -- conversations -------------------------------------------------------------------------------
+
+
+def read_items(raw: bytes, conversation: str, reader: Any) -> tuple[Json, Request]:
+    """The body of a request that adds items to a conversation, and the items as a request's input.
+
+    Raises ``BadRequest``.
+    """
+    body = read_object(raw) if raw.strip() else {}
+    given = body.get("items")
+    asked = {"model": "-", "input": given if given is not None else []}
+    if conversation:
+        asked["conversation"] = conversation
+    requests.check_shape(asked)
+    request = Request(
+        protocol="responses", raw=raw, body=asked, model="", stream=False, choices=1, reader=reader
+    )
+    return body, request
+
+
+def with_items(body: Json, admitted: Request) -> bytes:
+    """The request's body with its items as they may be sent."""
+    given = {"items": requests.input_items(admitted.body)} if body.get("items") is not None else {}
+    return write_json({**body, **given})
+
+
+def begun_conversation(admitted: Request, id: str, known: Remembered | None) -> Settlement:
+    """What to keep of a conversation that belongs to the principal, with the items that it now has."""
+    turn = Turn(id="", model="", slots=(), text="", finish=None, usage=None, choices=1)
+    kept = {
+        "alias": "",
+        "owed": [],
+        "cut": {},
+        "walk": [],
+        "history": state.dump_history(admitted.history),
+        "model": known.model if known else "",
+        **noted(admitted, (), turn, (), Ending()),
+        "mine": id,
+    }
+    return Settlement((id,), write_json(kept))
