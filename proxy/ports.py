@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -100,6 +101,10 @@ class PolicyEngine(Protocol):
         Raises ``Unavailable`` when the engine cannot decide.
         """
         ...
+
+
+asking: ContextVar[str] = ContextVar("callgate.asking", default="")
+"""The trace id of the client request that is being served: for what is told of it beside its path."""
 
 
 class Patterns(Protocol):

@@ -238,6 +238,37 @@ class PolicyRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class DifferenceRecord:
+    """A candidate's policies would have decided otherwise than those in force, which decided."""
+
+    kind: ClassVar[str] = "policy"
+    event: ClassVar[str] = "differs"
+
+    time: str
+    """When the decision in force was made."""
+    trace_id: str
+    conversation_id: str
+    principal: Mapping[str, Any]
+    package: str
+    tool: str
+    """Of the call or the result; empty where the decision is about neither."""
+    call_id: str
+    change: str
+    """``stricter``, ``looser``, ``altered`` (other obligations) or ``reworded`` (other reasons)."""
+    live: Mapping[str, Any]
+    """``effect``, ``reasons`` and ``obligations`` of the policies in force."""
+    candidate: Mapping[str, Any]
+    revision: str
+    """Of the policies in force."""
+    candidate_revision: str
+
+    def fields(self) -> dict[str, Any]:
+        """The record as one flat JSON object."""
+        own = {name: getattr(self, name) for name in self.__slots__}
+        return {"kind": self.kind, "time": self.time, "event": self.event} | own
+
+
+@dataclass(frozen=True, slots=True)
 class DefinitionRecord:
     """A tool's definition as an application sent it: once for each distinct one that a process sees."""
 
@@ -262,7 +293,15 @@ class DefinitionRecord:
         return {"kind": self.kind} | {name: getattr(self, name) for name in self.__slots__}
 
 
-Record = DecisionRecord | ExchangeRecord | TicketRecord | ResultRecord | PolicyRecord | DefinitionRecord
+Record = (
+    DecisionRecord
+    | ExchangeRecord
+    | TicketRecord
+    | ResultRecord
+    | PolicyRecord
+    | DifferenceRecord
+    | DefinitionRecord
+)
 
 
 def masked(value: Any, pointers: Sequence[str]) -> Any:

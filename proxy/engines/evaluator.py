@@ -224,8 +224,10 @@ class Evaluator:
 
     async def _running(self) -> Process:
         if self._process is None:
-            if (wait_s := self._not_before - time.monotonic()) > 0:
-                raise Unavailable(f"the policy evaluator is started again in {wait_s:.1f} s")
+            if time.monotonic() < self._not_before:
+                raise Unavailable(
+                    "the policy evaluator was killed again and again, and rests before it starts"
+                )
             self.restarts += 1
             try:
                 await self._begin()
