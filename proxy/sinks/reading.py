@@ -15,6 +15,7 @@ from proxy.record import (
     GEN_AI_TOOL_NAME,
     DecisionRecord,
     DefinitionRecord,
+    DifferenceRecord,
     ExchangeRecord,
     PolicyRecord,
     Record,
@@ -45,6 +46,8 @@ def record_of(entry: Mapping[str, Any]) -> Record | None:
     kind = _KINDS.get(entry.get("kind", ""))
     if kind is None:
         return None
+    if kind is PolicyRecord and entry.get("event") == DifferenceRecord.event:
+        kind = DifferenceRecord
     known = {field.name for field in fields(kind)}
     values = {name: value for key, value in entry.items() if (name := _ATTRIBUTES.get(key, key)) in known}
     for name in {"reasons", "decisions", "labels", "faults", "pinned"} & values.keys():
