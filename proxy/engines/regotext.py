@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from proxy.model import dumps
+
 Kind = Literal["value", "set", "function", "default"]
 
 
@@ -39,16 +41,22 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
+class Index:
+    """What stands in brackets behind a rule's name, as it is written, and the variables in it."""
+
+    text: str
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class WrittenRule:
     """A rule as it is written in one place."""
 
     package: tuple[str, ...]
     name: tuple[str, ...]
     """As far as it is written out: of ``a.b[c]`` it is a, b."""
-    indices: tuple[str, ...]
-    """The variables that follow the name in brackets."""
-    whole: bool
-    """The name is written out to its end."""
+    indices: tuple[Index, ...]
+    """What follows, as far as it is worked out."""
     kind: Kind
     file: str
     line: int
@@ -83,16 +91,19 @@ def written_rules(tree: Mapping[str, Any]) -> Iterator[WrittenRule]:
         yield WrittenRule(
             package=package,
             name=tuple(parts[:fixed]),
-            indices=tuple(
-                part["Var"]["value"] for part in parts[fixed:] if isinstance(part, dict) and "Var" in part
-            ),
-            whole=fixed == len(parts),
+            indices=tuple(_index(text, part) for part in parts[fixed:]),
             kind=kind,  # type: ignore[arg-type]
             file=file,
             line=head["span"]["line"],
             key=_text(text, _span(head["key"])) if kind == "set" else None,
             bodies=tuple(_body(text, body, head) for body in bodies),
         )
+
+
+def _index(text: bytes, part: Any) -> Index:
+    if isinstance(part, str):
+        return Index(dumps(part).decode(), frozenset())
+    return Index(_text(text, _span(part)), frozenset(_names(part)))
 
 
 def _body(text: bytes, body: Mapping[str, Any], head: Mapping[str, Any]) -> Body:
