@@ -22,6 +22,7 @@ from proxy.config import ConfigFault, Settings
 from proxy.config.sections import GuardSettings
 from proxy.engines.patterns import LinearPatterns
 from proxy.engines.policyset import PolicyFault
+from proxy.engines.watching import PolicyWatcher
 from proxy.exchange import Core
 from proxy.gates.request import RequestGate
 from proxy.gates.results import ResultsGate
@@ -40,7 +41,7 @@ from proxy.http.identity import Identity, IdentityFault
 from proxy.http.tasks import spawn
 from proxy.http.upstream import Endpoint, HttpUpstream
 from proxy.pipeline import Pipeline, Watched
-from proxy.ports import Sink
+from proxy.ports import PolicyEngine, Sink
 from proxy.sinks import Tee
 from proxy.sinks.jsonl import JsonlSink
 from proxy.sinks.metrics import MetricsSink
@@ -58,7 +59,7 @@ CODECS = {codec.protocol: codec for codec in (ChatCodec(), MessagesCodec(), Resp
 
 
 def guards(
-    settings: Settings, engine: parts.Engine, limits: LimitsGuard | None, cache: CacheGuard | None
+    settings: Settings, engine: PolicyEngine, limits: LimitsGuard | None, cache: CacheGuard | None
 ) -> tuple[Watched, ...]:
     """The guards in the order in which they judge a call."""
     loop, schema, policy = settings.guards.loop, settings.guards.schema_, settings.guards.policy
@@ -83,7 +84,7 @@ def guards(
     )
 
 
-def gates(settings: Settings, engine: parts.Engine, results: ResultsGate, sink: Sink) -> tuple[Gate, ...]:
+def gates(settings: Settings, engine: PolicyEngine, results: ResultsGate, sink: Sink) -> tuple[Gate, ...]:
     """The gates in the order in which a request passes them."""
     return (
         # First: what policy says of results taints the conversation, which the others judge.
@@ -228,6 +229,8 @@ class App:
     def faults(self) -> list[str]:
         """What keeps Callgate from serving."""
         wrong = ["audit log: records cannot be written" for sink in self.logs if not sink.healthy]
+        for follower in self.followers:
+            wrong += follower.missing() if isinstance(follower, PolicyWatcher) else ()
         # Until it has answered once, its settings may be wrong. Later it may go: most requests do without.
         if isinstance(self.store, RedisStore) and not self.store.ready:
             wrong.append(f"store: {self.store.fault}")
@@ -268,7 +271,7 @@ def build(settings: Settings, environ: Mapping[str, str] | None = None, worker: 
     with _collecting(faults):
         registry = Registry.load(settings.tools.paths)
     with _collecting(faults):
-        who = Identity([parts.recogniser(way) for way in settings.identity])
+        who = Identity(parts.recognisers(settings))
     for upstream in settings.upstreams:
         with _collecting(faults):
             endpoints.append(parts.endpoint(upstream, environ))
@@ -283,7 +286,7 @@ def build(settings: Settings, environ: Mapping[str, str] | None = None, worker: 
     faults += parts.pattern_faults(settings, registry)
     if faults or engine is None or registry is None or who is None or store is None or doors is None:
         raise ConfigFault(faults)
-    return _assemble(settings, engine, registry, who, endpoints, token, store, doors, worker)
+    return _assemble(settings, engine, registry, who, endpoints, token, store, doors, worker, environ)
 
 
 def _assemble(
@@ -296,6 +299,7 @@ def _assemble(
     store: MemoryStore | RedisStore,
     doors: DoorTable,
     worker: Worker | None,
+    environ: Mapping[str, str],
 ) -> App:
     metrics = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -305,7 +309,9 @@ def _assemble(
     models = [glob for upstream in settings.upstreams for glob in upstream.models if "*" not in glob]
     sink = Tee(*logs, MetricsSink(metrics, tools=sorted(registry.specs), models=models))
     upstream = HttpUpstream(endpoints)
-    core = _core(settings, engine, registry, store, upstream, sink)
+    trial = parts.trial(settings, sink, logs, metrics)
+    asked = trial.beside(engine) if trial is not None else engine
+    core = _core(settings, asked, registry, store, upstream, sink)
     limits = settings.limits
     proxy = Proxy(
         core,
@@ -328,7 +334,11 @@ def _assemble(
         registry=registry,
         guard_names=core.pipeline.guard_names,
         approvals=core.approvals,
-        followers=[parts.policy_follower(settings, engine, sink)],
+        followers=[
+            parts.policy_follower(settings, engine, sink, environ),
+            *parts.identity_followers(who.recognisers),
+            *([trial.follower] if trial is not None else []),
+        ],
         admin_token=token,
         worker=worker,
     )
@@ -336,7 +346,7 @@ def _assemble(
 
 def _core(
     settings: Settings,
-    engine: parts.Engine,
+    engine: PolicyEngine,
     registry: Registry,
     store: MemoryStore | RedisStore,
     upstream: HttpUpstream,

@@ -26,7 +26,7 @@ def worded(exc: ValidationError, content: Any, origins: Mapping[tuple[str, ...],
         if isinstance(cause, ConfigFault):
             faults.extend(cause.faults)
         elif not (error["type"] == "too_short" and _counted_elsewhere(error["loc"], errors)):
-            steps, value = _steps(error["loc"], content)
+            steps, value = _steps(error["loc"], content, error["type"] == "missing")
             place = _path(steps) + _origin(steps, origins)
             faults.append(f"{place}: {_problem(error, value)}")
     return faults
@@ -43,8 +43,8 @@ def _shared(one: Location, other: Location) -> int:
     )
 
 
-def _steps(location: Location, content: Any) -> tuple[Location, Any]:
-    """The keys on the way to the fault, and what stands there.
+def _steps(location: Location, content: Any, missing: bool) -> tuple[Location, Any]:
+    """The keys on the way to the fault, and what stands there, unless it is the last key that is ``missing``.
 
     Pydantic's location also holds names of the types it tried: those are left out.
     """
@@ -56,7 +56,7 @@ def _steps(location: Location, content: Any) -> tuple[Location, Any]:
         elif isinstance(content, Mapping) and part in content:
             steps.append(str(part))
             content = content[part]
-        elif index == len(location) - 1 and part in _names(_models_at(location[:-1])):
+        elif missing and index == len(location) - 1:
             steps.append(part)
     return tuple(steps), content
 

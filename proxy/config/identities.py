@@ -6,9 +6,15 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from proxy.config.values import CREDENTIAL_HEADERS, HeaderName, Name, Section, Text, split_url
+from proxy.config.values import CREDENTIAL_HEADERS, HeaderName, Name, Section, Text, is_loopback, split_url
+
+OneOrMore = Annotated[
+    Annotated[Name, Tag("one")] | Annotated[tuple[Name, ...], Field(min_length=1), Tag("several")],
+    Discriminator(lambda value: "one" if isinstance(value, str) else "several"),
+]
+"""One name, or a list of them."""
 
 # Signatures that anyone with the published keys can check, and only their owner can make.
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -20,36 +26,54 @@ class ApiKeys(Section):
     kind: Literal["api_keys"]
     """Recognise by an API key of Callgate's own."""
     path: Path
-    """YAML file: the SHA-256 of each key, in hex -> {id, roles, tenant}."""
+    """YAML file: the SHA-256 of each key, in hex -> {id, roles, tenant, expires, created, note}."""
 
 
 class Jwt(Section):
     """Signed tokens of an identity provider."""
 
     kind: Literal["jwt"]
-    """Recognise by a signed token in `Authorization: Bearer`. Not served by this version."""
-    jwks: str
-    """URL of the issuer's published keys (https)."""
-    audience: Name
-    """The audience (`aud`) that a token must be meant for."""
+    """Recognise by a signed token (JWT)."""
+    jwks: Annotated[
+        Annotated[str, Tag("url")] | Annotated[Path, Tag("file")],
+        Discriminator(lambda value: "url" if isinstance(value, str) and "://" in value else "file"),
+    ]
+    """The issuer's published keys: an https URL (http on this machine), or a file."""
+    audience: OneOrMore
+    """The audience (`aud`) that a token must be meant for; of several, any."""
     issuer: Name | None = None
     """The issuer (`iss`) that a token must come from; without it, any whose keys are in `jwks`."""
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = ("RS256", "ES256")
     """The signature algorithms that are accepted."""
+    header: HeaderName = "authorization"
+    """The header that tokens are sent in; another than `authorization` leaves that to a provider's key."""
     id_claim: Name = "sub"
-    """Claim that is the principal's id."""
+    """Claim that is the principal's id; a path through claims has dots, as `realm_access.roles`."""
     roles_claim: Name = "roles"
-    """Claim that lists the principal's roles."""
+    """Claim that lists the principal's roles: a list, or text with commas or spaces."""
     tenant_claim: Name | None = None
-    """Claim that names the principal's tenant."""
+    """Claim that names the principal's tenant; a token without it is refused."""
     leeway_s: Annotated[float, Field(ge=0, le=300)] = 30.0
     """Seconds by which the clocks of issuer and Callgate may differ."""
+    refresh_s: Annotated[float, Field(ge=10, le=86_400)] = 300.0
+    """Seconds after which the keys at a URL are read again; sooner, when an unknown key turns up."""
+    ca_file: Path | None = None
+    """CA certificates (PEM) to trust for the URL, in place of the system's."""
 
     @field_validator("jwks")
     @classmethod
-    def _over_tls(cls, url: str) -> str:
-        split_url(url, ("https",))
-        return url
+    def _over_tls(cls, place: str | Path) -> str | Path:
+        if isinstance(place, str):
+            local = place.startswith("http://") and is_loopback(split_url(place, ("http",)).hostname or "")
+            split_url(place, ("http",) if local else ("https",))
+        return place
+
+    @field_validator("header")
+    @classmethod
+    def _of_its_own(cls, name: str) -> str:
+        if name in (CREDENTIAL_HEADERS | {"x-callgate-key"}) - {"authorization"}:
+            raise ValueError(f"{name} carries a key (name another header, or leave it out)")
+        return name
 
 
 class Header(Section):

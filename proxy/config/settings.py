@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from ipaddress import IPv6Address, ip_address
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from proxy.config.identities import Anonymous, Passthrough, Recogniser
+from proxy.config.identities import Anonymous, Jwt, Passthrough, Recogniser
 from proxy.config.policies import Policies
 from proxy.config.sections import (
     Admin,
@@ -29,7 +28,7 @@ from proxy.config.sections import (
 )
 from proxy.config.tools import Results, Tools
 from proxy.config.upstreams import Upstream
-from proxy.config.values import ConfigFault, SecretRef, Section
+from proxy.config.values import ConfigFault, SecretRef, Section, is_loopback
 
 
 class Settings(Section):
@@ -92,6 +91,7 @@ class Settings(Section):
         for kind in ("api_keys", "jwt"):
             if "passthrough" in kinds and kind in kinds[kinds.index("passthrough") :]:
                 raise ValueError(f"passthrough takes every key for a provider's (put {kind} before it)")
+        _tell_issuers_apart([way.issuer for way in identity if isinstance(way, Jwt)])
         return identity
 
     @field_validator("store", mode="before")
@@ -163,17 +163,12 @@ class Settings(Section):
         yield from _secrets(self, "")
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener on ``host``; of names, only localhost."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        return address.ipv4_mapped.is_loopback
-    return address.is_loopback
+def _tell_issuers_apart(issuers: Sequence[str | None]) -> None:
+    """Of several issuers' tokens each must be known by its issuer; raises ``ValueError``."""
+    if len(issuers) > 1 and None in issuers:
+        raise ValueError("several jwt cannot tell whose a token is (write the issuer of each)")
+    if len(set(issuers)) < len(issuers):
+        raise ValueError("two jwt are of one issuer (keep one, with the audiences of both)")
 
 
 def settings_schema() -> dict[str, Any]:

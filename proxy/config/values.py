@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
@@ -57,11 +58,16 @@ class SecretRef(Section):
 
     def resolve(self, environ: Mapping[str, str]) -> str:
         """The secret itself; raises ``ConfigFault`` where it is missing, empty, or not one line of text."""
+        secret = self.resolve_lines(environ)
+        if not secret.isprintable():
+            raise ConfigFault([f"{self.place}: the secret is not one line of printable text ({self._cure})"])
+        return secret
+
+    def resolve_lines(self, environ: Mapping[str, str]) -> str:
+        """As ``resolve``, for what has several lines, such as a key in PEM."""
         secret = environ.get(self.env, "") if self.env is not None else self._read()
         if not secret:
             raise ConfigFault([f"{self.place}: no secret there ({self._cure})"])
-        if not secret.isprintable():
-            raise ConfigFault([f"{self.place}: the secret is not one line of printable text ({self._cure})"])
         return secret
 
     @property
@@ -133,3 +139,16 @@ def split_url(url: str, schemes: Sequence[str]) -> SplitResult:
     if parts.username is not None or parts.password is not None:
         raise ValueError("holds credentials (keep them as {env: NAME} or {file: PATH})")
     return parts
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on ``host``; of names, only localhost."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped.is_loopback
+    return address.is_loopback

@@ -1,10 +1,11 @@
 """The parts of a Callgate, each made from its settings: one module for each kind of part."""
 
 from proxy.parts.definitions import definitions_gate
-from proxy.parts.identity import recogniser
+from proxy.parts.identity import identity_followers, recognisers
 from proxy.parts.outside import doors, endpoint, guidance, routes, store
 from proxy.parts.policies import Engine, engine, load_policies, packaged, policy_follower, policy_paths
 from proxy.parts.results import cache_guard, pattern_faults, results_gate
+from proxy.parts.trial import proven, trial
 from proxy.parts.usage import limits_guard, meter, priced
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "endpoint",
     "engine",
     "guidance",
+    "identity_followers",
     "limits_guard",
     "load_policies",
     "meter",
@@ -23,8 +25,10 @@ __all__ = [
     "policy_follower",
     "policy_paths",
     "priced",
-    "recogniser",
+    "proven",
+    "recognisers",
     "results_gate",
     "routes",
     "store",
+    "trial",
 ]

@@ -67,6 +67,30 @@ FILES: list[tuple[str, list[tuple[str, str]]]] = [
     ),
     ("identity: [{kind: jwt, jwks: http://idp/k, audience: a}]", [("identity[0].jwks", "https://HOST")]),
     (
+        "identity: [{kind: jwt, jwks: 'http://u:p@localhost/k', audience: a}]",
+        [("identity[0].jwks", "creden")],
+    ),
+    ("identity: [{kind: jwt, jwks: ftp://idp/k, audience: a}]", [("identity[0].jwks", "https://HOST")]),
+    ("identity: [{kind: jwt, jwks: 5, audience: a}]", [("identity[0].jwks", "path")]),
+    ("identity: [{kind: jwt, jwks: k.json, audience: []}]", [("identity[0].audience", "at least 1")]),
+    ("identity: [{kind: jwt, jwks: k.json, audience: 5}]", [("identity[0].audience", "list")]),
+    (
+        "identity: [{kind: jwt, jwks: k.json, audience: a, header: X-Api-Key}]",
+        [("identity[0].header", "carries a key")],
+    ),
+    (
+        "identity: [{kind: jwt, jwks: k, audience: a}, {kind: jwt, jwks: l, audience: a, issuer: i}]",
+        [("identity", "write the issuer of each")],
+    ),
+    (
+        "identity: [" + ", ".join(["{kind: jwt, jwks: k, audience: a, issuer: i}"] * 2) + "]",
+        [("identity", "of one issuer")],
+    ),
+    (
+        "identity: [{kind: passthrough}, {kind: jwt, jwks: k, audience: a}]",
+        [("identity", "put jwt before it")],
+    ),
+    (
         "identity: [{kind: jwt, jwks: https://idp/k, audience: a, algorithms: [none]}]",
         [("identity[0].algorithms[0]", "RS256")],
     ),
@@ -212,7 +236,7 @@ def test_plain_values_are_those_of_yaml_1_2(tmp_path: Path) -> None:
 def test_relative_paths_are_taken_from_the_files_folder(tmp_path: Path) -> None:
     text = """
     policies: {paths: [rego, /etc/rego]}
-    identity: [{kind: api_keys, path: keys.yaml}]
+    identity: [{kind: api_keys, path: keys.yaml}, {kind: jwt, jwks: jwks.json, audience: a}]
     upstreams: [{auth: {file: key}, ca_file: ca.pem, headers: {api-key: {file: other}}}]
     """
     settings = load(written(tmp_path, text), {"CALLGATE_TOOLS__PATHS": '["tools"]'})
@@ -220,7 +244,7 @@ def test_relative_paths_are_taken_from_the_files_folder(tmp_path: Path) -> None:
     assert settings.policies.paths == (tmp_path / "rego", Path("/etc/rego"))
     assert settings.tools.paths == (tmp_path / "tools",)
     assert settings.audit.sinks[0].path == tmp_path / "audit"
-    assert all(str(tmp_path / name) in shown for name in ("keys.yaml", "key", "ca.pem", "other"))
+    assert all(str(tmp_path / name) in shown for name in ("keys.yaml", "jwks.json", "key", "ca.pem", "other"))
     assert load(None, {}).audit.sinks[0].path == Path("audit")
 
 

@@ -93,7 +93,7 @@ def test_the_key_file_example_is_read(tmp_path: Path) -> None:
     (text,) = examples("a test reads this as a key file")
     path = tmp_path / "keys.yaml"
     path.write_text(text, encoding="utf-8")
-    assert {owner.id for owner in ApiKeys(path)._principals.values()} == {"support-bot", "ops-agent"}
+    assert {key.owner.id for key in ApiKeys(path)._keys.values()} == {"support-bot", "ops-agent"}
 
 
 def test_the_page_has_its_examples() -> None:

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from proxy.config import ConfigFault, SecretRef, Settings, load
-from proxy.config.settings import is_loopback
 from proxy.config.upstreams import Upstream
+from proxy.config.values import is_loopback
 
 # Every key of the contract, as operators write it.
 CONTRACT = """
