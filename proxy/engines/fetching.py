@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
+from proxy.engines.bundles import Archive
+from proxy.engines.signatures import Verification
+
 FIRST_PAUSE_S = 1.0
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -43,12 +46,13 @@ class Place:
 class RemoteBundle:
     """The last bundle that came whole from one place; it is for others to judge what is in it."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, verification: Verification | None = None) -> None:
         self.content: bytes | None = None
         """The archive; None until it has come once."""
         self.fault: str | None = f"{place.label}: has not been asked for yet"
         """Why it did not come when it was asked for last; None if it did."""
         self.place = place
+        self._verification = verification
         self._etag: str | None = None
         self._session: aiohttp.ClientSession | None = None
         self._pause_s = 0.0
@@ -100,6 +104,12 @@ class RemoteBundle:
             return False
         self.content = content
         return True
+
+    def archive(self) -> Archive | None:
+        """What came, to be read; None while nothing has."""
+        if self.content is None:
+            return None
+        return Archive(self.place.label, self.content, self._verification)
 
     def forget(self) -> None:
         """Have the whole bundle sent again next time: the one that came cannot be used."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -9,26 +10,35 @@ from importlib.resources import files
 from pathlib import Path
 
 from proxy.config import Settings
+from proxy.engines.bundles import Archive
 from proxy.engines.opa import OpaEngine
 from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.waiting import WaitingEngine
 from proxy.engines.watching import PolicyWatcher
+from proxy.parts.bundles import local_bundles, remote_bundles
 from proxy.ports import Sink, Unavailable
 from proxy.record import PolicyRecord
 
-Engine = RegorusEngine | OpaEngine
+Engine = RegorusEngine | WaitingEngine | OpaEngine
 
 
 def engine(settings: Settings, environ: Mapping[str, str]) -> Engine:
-    """What decides; raises ``PolicyFault`` or ``ConfigFault``."""
+    """What decides; raises ``PolicyFault`` or ``ConfigFault``.
+
+    Policies that are elsewhere come when the follower starts; what is here is read, and must be in order.
+    """
     if settings.policies.engine == "embedded":
-        return RegorusEngine(load_policies(settings))
+        here = load_policies(settings, environ)
+        return WaitingEngine() if remote_bundles(settings, environ) else RegorusEngine(here)
     opa = settings.policies.opa
     token = opa.token.resolve(environ) if opa.token is not None else None
     return OpaEngine(opa.url, token, min(opa.timeout_s, settings.guards.policy.timeout_s))
 
 
-def policy_follower(settings: Settings, engine: Engine, sink: Sink) -> OpaEngine | PolicyWatcher:
+def policy_follower(
+    settings: Settings, engine: Engine, sink: Sink, environ: Mapping[str, str] = os.environ
+) -> OpaEngine | PolicyWatcher:
     """What keeps the engine at what its policies say, and records which are in force."""
     if isinstance(engine, OpaEngine):
         return engine
@@ -38,17 +48,37 @@ def policy_follower(settings: Settings, engine: Engine, sink: Sink) -> OpaEngine
         with suppress(Unavailable):  # the log's own faults are told by readiness
             sink.write(PolicyRecord(time, event, revision, tuple(faults)))
 
-    return PolicyWatcher(engine, lambda: load_policies(settings), policy_paths(settings), note=note)
+    remote = remote_bundles(settings, environ)
+    local = _local(settings, environ)
+
+    def load() -> PolicySet:
+        return PolicySet.load([*local, *(archive for bundle in remote if (archive := bundle.archive()))])
+
+    return PolicyWatcher(engine, load, watched_paths(settings), note=note, remote=remote)
 
 
 def policy_paths(settings: Settings) -> tuple[Path, ...]:
-    """The folders and files of the policies in force."""
-    return settings.policies.paths or (packaged("policies"),)
+    """The folders and files of the policies in force, but for bundles that have settings of their own."""
+    policies = settings.policies
+    return policies.paths if policies.paths or policies.bundles else (packaged("policies"),)
 
 
-def load_policies(settings: Settings) -> PolicySet:
-    """The policies and data that the settings name; the starter policies where they name none."""
-    return PolicySet.load(policy_paths(settings))
+def watched_paths(settings: Settings) -> tuple[Path, ...]:
+    """Every folder and file that policies come from."""
+    bundles = tuple(bundle.path for bundle in settings.policies.bundles if bundle.path is not None)
+    return policy_paths(settings) + bundles
+
+
+def load_policies(settings: Settings, environ: Mapping[str, str] = os.environ) -> PolicySet:
+    """The policies and data that the settings name, but for bundles at URLs.
+
+    The starter policies where they name none. Raises ``PolicyFault`` or ``ConfigFault``.
+    """
+    return PolicySet.load(_local(settings, environ))
+
+
+def _local(settings: Settings, environ: Mapping[str, str]) -> list[Path | Archive]:
+    return [*policy_paths(settings), *local_bundles(settings, environ)]
 
 
 def packaged(name: str) -> Path:
