@@ -18,7 +18,7 @@ from bench import protocols, workload
 from bench.callgate import KEY_VARIABLE, write_config
 from bench.load import Numbers, drive
 from bench.measure import CONCURRENCY, STREAMS_AT_ONCE, Advance, Scale, Setting, upstream
-from bench.policy import microseconds_per_decision
+from bench.policy import microseconds_per_decision, opa_over_embedded
 from bench.processes import INTERRUPTS, BenchFault, Server, free_port
 from bench.profiled import Profile
 from bench.relations import (
@@ -45,7 +45,7 @@ _SELF_STAGES = 5
 _MEMORY_REQUESTS = 100_000
 _SIZES = (SMALL, 256 * 1024, LARGE)
 _PROFILE_FACTOR = 10
-_PORTIONS, _LATENCY_ROUNDS, _POLICY_CASES = 25, 5, 3
+_PORTIONS, _LATENCY_ROUNDS, _POLICY_CASES = 25, 5, 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -127,6 +127,7 @@ def _measure(scale: Scale, amount: Amount) -> Results:
         results.history = setting.history(_SIZES, scale.rounds, scale.histories, advance)
         say("Policy decisions")
         results.policy_us = microseconds_per_decision(scale.decisions, advance)
+        results.opa = opa_over_embedded(scale.decisions, advance)
     return results
 
 

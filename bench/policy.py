@@ -1,9 +1,11 @@
-"""What one decision of the embedded engine costs, in the process, beside what the bare starter set costs."""
+"""What one decision of the starter policies takes: of the embedded engine, and of an OPA server beside it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -13,14 +15,21 @@ from typing import Any
 from bench import workload
 from bench.callgate import policy_data
 from bench.measure import Advance
-from bench.processes import BenchFault
+from bench.processes import ROOT, BenchFault, Server, free_port
+from proxy.engines.opa import OpaEngine
 from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
 from proxy.model import dumps, loads
 from proxy.parts import packaged
+from proxy.ports import PolicyEngine
 
 PACKAGE = "callgate.call"
+GOAL_US = 50.0
+"""One decision of the embedded engine over much data, at most."""
 _BATCHES = 9
+_OPA_SHARE = 4
+"""An OPA server is asked a fraction of what the embedded engine is."""
+_FIND_OPA_S = 600.0
 
 
 def microseconds_per_decision(decisions: int, advance: Advance) -> dict[str, float]:
@@ -40,32 +49,88 @@ def microseconds_per_decision(decisions: int, advance: Advance) -> dict[str, flo
     )
     costs: dict[str, float] = {}
     for name, data, input, effect in cases:
-        engine = _engine(data)
-        decision = asyncio.run(engine.decide(PACKAGE, input))
-        if decision["effect"] != effect:
-            raise BenchFault(f"the starter policies should {effect}, and decided {decision}")
-        costs[name] = _cost_us(engine, input, decisions // _BATCHES)
+        costs[name] = asyncio.run(_cost_us(data, input, effect, decisions // _BATCHES))
         advance()
     return costs
 
 
-def _engine(data: Mapping[str, Any]) -> RegorusEngine:
+def opa_over_embedded(decisions: int, advance: Advance) -> tuple[float, float] | None:
+    """Microseconds for one decision of an OPA server, and how many times the embedded engine's that is.
+
+    Both decide the same call by the same policies and data, taking turns. What counts is the time that
+    passes, of which the server's is spent in another process. None where no ``opa`` is found.
+    """
+    program = opa_binary()
+    if program is None:
+        return None
+    with _policies(policy_data()) as folders, _opa_server(program, folders) as server:
+        embedded = RegorusEngine(PolicySet.load(folders))
+        costs = asyncio.run(_turns(embedded, server.port, decisions // _BATCHES))
+    advance()
+    ours, theirs = (median(batch) for batch in zip(*costs, strict=True))
+    return theirs, theirs / ours
+
+
+def opa_binary() -> str | None:
+    """The path of an ``opa`` binary, as ``scripts/opa`` finds or builds it."""
+    command = ["sh", str(ROOT / "scripts" / "opa")]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=_FIND_OPA_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip().splitlines()[-1] if found.returncode == 0 else None
+
+
+def _opa_server(program: str, folders: list[Path]) -> Server:
+    port = free_port()
+    options = ["run", "--server", "--addr", f"127.0.0.1:{port}", "--log-level", "error"]
+    # Callgate leaves the tests of policies alone; OPA would need what they refer to as well.
+    options += ["--ignore", "*_test.rego", "--disable-telemetry"]
+    return Server("opa", [*options, *map(str, folders)], port, program=program)
+
+
+async def _turns(embedded: RegorusEngine, port: int, batch: int) -> list[tuple[float, float]]:
+    """What a decision took in either engine, batch by batch."""
+    server = OpaEngine(f"http://127.0.0.1:{port}", timeout_s=10.0)
+    await server.start()
+    try:
+        input = _input(workload.ARGUMENTS)
+        for engine in (embedded, server):
+            await _must_decide(engine, input, "allow")
+        return [
+            (await _batch_us(embedded, input, batch), await _batch_us(server, input, batch // _OPA_SHARE))
+            for _ in range(_BATCHES)
+        ]
+    finally:
+        await server.close()
+
+
+async def _must_decide(engine: PolicyEngine, input: Mapping[str, Any], effect: str) -> None:
+    decision = await engine.decide(PACKAGE, input)
+    if decision["effect"] != effect:
+        raise BenchFault(f"the starter policies should {effect}, and decided {decision}")
+
+
+@contextmanager
+def _policies(data: Mapping[str, Any]) -> Iterator[list[Path]]:
+    """The starter policies, and this data beside theirs."""
     with TemporaryDirectory(prefix="callgate-bench-") as folder:
         (Path(folder) / "data.json").write_bytes(dumps(data))
-        return RegorusEngine(PolicySet.load([packaged("policies"), Path(folder)]))
+        yield [packaged("policies"), Path(folder)]
 
 
-def _cost_us(engine: RegorusEngine, input: Mapping[str, Any], batch: int) -> float:
-    async def decide() -> list[float]:
-        took = []
-        for _ in range(_BATCHES):
-            began = perf_counter()
-            for _ in range(batch):
-                await engine.decide(PACKAGE, input)
-            took.append((perf_counter() - began) / batch * 1e6)
-        return took
+async def _cost_us(data: Mapping[str, Any], input: Mapping[str, Any], effect: str, batch: int) -> float:
+    with _policies(data) as folders:
+        engine = RegorusEngine(PolicySet.load(folders))
+    await _must_decide(engine, input, effect)
+    return median([await _batch_us(engine, input, batch) for _ in range(_BATCHES)])
 
-    return median(asyncio.run(decide()))
+
+async def _batch_us(engine: PolicyEngine, input: Mapping[str, Any], batch: int) -> float:
+    began = perf_counter()
+    for _ in range(batch):
+        await engine.decide(PACKAGE, input)
+    return (perf_counter() - began) / batch * 1e6
 
 
 def _input(arguments_json: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure import Comparison, Latency, Memory, percentile
+from bench.policy import GOAL_US
 from bench.profiled import Profile
 from bench.relations import Relation
 
@@ -32,6 +33,8 @@ class Results:
     memory: Memory | None = None
     history: Mapping[int, tuple[int, float]] = field(default_factory=dict)
     policy_us: Mapping[str, float] = field(default_factory=dict)
+    opa: tuple[float, float] | None = None
+    """Microseconds for one decision of an OPA server, and how many times the embedded engine's that is."""
     relations: list[Relation] = field(default_factory=list)
     redis_found: bool = True
 
@@ -51,6 +54,8 @@ class Results:
             flat["history_cost_per_byte_ratio"] = round(self.history_ratio, 3)
             flat |= {f"history_{size // 1024}kb_cpu_us": round(us) for size, (_, us) in self.history.items()}
         flat |= {f"policy_{name}_us": round(us, 1) for name, us in self.policy_us.items()}
+        if self.opa is not None:
+            flat |= {"policy_opa_us": round(self.opa[0], 1), "policy_opa_ratio": round(self.opa[1], 2)}
         for relation in self.relations:
             flat |= _relation_fields(relation)
         return flat | machine()
@@ -195,7 +200,12 @@ def _rest_table(results: Results) -> Table:
             title = f"Cost a KB, {relation.key.replace('_', ' ')} over {relation.over}"
             table.add_row(title, f"{relation.per_byte:.2f}")
     for name, us in results.policy_us.items():
-        table.add_row(f"Policy decision: {name.replace('_', ' ')}", f"{us:,.0f} µs")
+        goal = f" (goal ≤ {GOAL_US:g})" if name == "allow" else ""
+        table.add_row(f"Policy decision: {name.replace('_', ' ')}{goal}", f"{us:,.0f} µs")
+    if results.opa is not None:
+        table.add_row("The same of an OPA server, over the embedded engine", f"{results.opa[1]:.1f} times")
+    elif results.policy_us:
+        table.add_row("The same of an OPA server", "not measured: scripts/opa finds none")
     return table
 
 
