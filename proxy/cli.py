@@ -16,6 +16,9 @@ from proxy.app import App, build
 from proxy.commands import audit, schema
 from proxy.commands.terminal import ConfigFile, err, out, refuse
 from proxy.config import ConfigFault, load
+from proxy.config.policies import Candidate
+from proxy.engines.policyset import PolicyFault
+from proxy.parts import proven
 from proxy.ports import Unavailable
 from proxy.workers import Supervisor, serve_one
 
@@ -93,6 +96,8 @@ def check(config: ConfigFile = None) -> None:
         table.add_row("upstream", f"{upstream.name}: {upstream.base_url} for {', '.join(upstream.models)}")
     table.add_row("identity", " > ".join(way.kind for way in settings.identity))
     table.add_row("policies", _policies_line(built))
+    if settings.policies.candidate is not None:
+        table.add_row("candidate", _candidate_line(settings.policies.candidate))
     table.add_row("tools", f"{len(built.registry.specs)} registered, others: {settings.tools.unregistered}")
     table.add_row("guards", " > ".join(built.guard_names))
     table.add_row("config digest", settings.digest[:16])
@@ -105,6 +110,14 @@ def _policies_line(built: App) -> str:
         return f"those of the OPA server at {policies.opa.url}"
     where = ", ".join(map(str, policies.paths)) or "the starter policies"
     return f"{where} (revision {built.engine.revision[:16]})"
+
+
+def _candidate_line(tried: Candidate) -> str:
+    try:
+        revision = _run(proven(tried))
+    except PolicyFault as exc:
+        refuse("The candidate policies have faults", exc.faults)
+    return f"{', '.join(map(str, tried.paths))} (revision {revision[:16]}), asked and never obeyed"
 
 
 @app.command()

@@ -109,7 +109,7 @@ class Candidate(Section):
     """Policies that are tried out: asked beside those in force, compared, and never obeyed."""
 
     paths: Annotated[tuple[Path, ...], Field(min_length=1)]
-    """Folders and files of Rego policies and their data, as a whole set."""
+    """Folders, files and bundles (`.tar.gz`) of Rego policies and their data: the whole set to try."""
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     """Seconds for one decision. What takes longer is ended, and counted as failed."""
     max_memory_bytes: Annotated[int, Field(ge=256 * 2**20, le=64 * 2**30)] = 2**30
@@ -127,20 +127,13 @@ class Policies(Section):
     """OPA bundles from servers, or signed ones: one set with `paths`, or in place of the starter policies."""
     opa: Opa = Opa()
     """The OPA server, with `engine: opa`."""
+    candidate: Candidate | None = None
+    """Policies that are tried out beside those in force, with `engine: embedded`."""
 
     @model_validator(mode="after")
     def _served_here(self) -> Policies:
         if self.engine == "opa" and self.bundles:
             raise ValueError("bundles are for the embedded engine (configure them in the OPA server)")
-        return self
-
-    candidate: Candidate | None = None
-    """Policies that are tried out beside those in force, with `engine: embedded`."""
-
-    @model_validator(mode="after")
-    def _embedded_candidate(self) -> Policies:
-        if self.candidate is not None and self.engine != "embedded":
-            raise ValueError(
-                "candidate needs engine: embedded (an OPA server is asked for what is in force only)"
-            )
+        if self.engine == "opa" and self.candidate is not None:
+            raise ValueError("a candidate is for the embedded engine (leave it out with engine: opa)")
         return self

@@ -8,8 +8,7 @@ from proxy.gates.results import ResultsGate
 from proxy.guards.base import Situation
 from proxy.guards.cache import CacheGuard
 from proxy.model import PastResult
-from proxy.parts.policies import Engine
-from proxy.ports import Sink
+from proxy.ports import PolicyEngine, Sink
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import RedisStore
 from proxy.tools import Registry, ResultRule
@@ -34,7 +33,9 @@ def cache_guard(
     return CacheGuard(store, settings.limits.max_rounds, shown=shown)
 
 
-def results_gate(settings: Settings, engine: Engine, patterns: LinearPatterns, sink: Sink) -> ResultsGate:
+def results_gate(
+    settings: Settings, engine: PolicyEngine, patterns: LinearPatterns, sink: Sink
+) -> ResultsGate:
     """What decides which part of a result the model sees, whether it was sent or kept."""
     results = settings.results
     rule = ResultRule(

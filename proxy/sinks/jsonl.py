@@ -57,6 +57,11 @@ class JsonlSink:
         return self._refusal is None and len(self._queue) < self._max_queue
 
     @property
+    def has_room(self) -> bool:
+        """Whether what need not be recorded may be: half of the queue is kept for the rest."""
+        return self._refusal is None and len(self._queue) < self._hurry_at
+
+    @property
     def torn(self) -> Path | None:
         """The file in which ``start`` set aside the torn end that a crash had left, if there was one."""
         return self._segments.torn

@@ -1,0 +1,73 @@
+"""Policies that are tried out beside those in force."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from proxy.config import Settings
+from proxy.config.policies import Candidate as CandidateSettings
+from proxy.engines.candidate import Candidate, Shadowed
+from proxy.engines.evaluator import Evaluator
+from proxy.engines.policyset import PolicySet
+from proxy.engines.trying import CandidateFollower
+from proxy.ports import PolicyEngine, Sink, Unavailable
+from proxy.record import DifferenceRecord
+from proxy.sinks.counted import Counted
+from proxy.sinks.jsonl import JsonlSink
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate, and what keeps it at what its files say."""
+
+    candidate: Candidate
+    follower: CandidateFollower
+
+    def beside(self, engine: PolicyEngine) -> PolicyEngine:
+        """The engine, of whose decisions the candidate is told."""
+        return Shadowed(engine, self.candidate)
+
+
+def trial(
+    settings: Settings, sink: Sink, logs: Sequence[JsonlSink], metrics: CollectorRegistry
+) -> Trial | None:
+    """The candidate that the settings name; None where they name none."""
+    tried = settings.policies.candidate
+    if tried is None:
+        return None
+
+    def write(record: DifferenceRecord) -> None:
+        # Room in the log is for what was decided: where it gets tight, differences are only counted.
+        if all(log.has_room for log in logs):
+            with suppress(Unavailable):
+                sink.write(record)
+
+    candidate = Candidate(
+        write,
+        timeout_s=tried.timeout_s,
+        max_memory_bytes=tried.max_memory_bytes,
+        capture=settings.audit.capture,
+    )
+    Counted(
+        metrics,
+        "callgate_candidate_decisions",
+        "What a candidate's policies would have decided, compared with what was decided.",
+        ("package", "outcome"),
+        lambda: candidate.outcomes,
+    )
+    return Trial(candidate, CandidateFollower(candidate, lambda: PolicySet.load(tried.paths), tried.paths))
+
+
+async def proven(tried: CandidateSettings) -> str:
+    """The revision of a candidate that can serve; raises ``PolicyFault`` naming every fault."""
+    policy_set = PolicySet.load(tried.paths)
+    evaluator = Evaluator(max_memory_bytes=tried.max_memory_bytes)
+    try:
+        await evaluator.start(policy_set)
+    finally:
+        await evaluator.close()
+    return policy_set.revision
