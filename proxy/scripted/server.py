@@ -20,6 +20,7 @@ from proxy.scripted.dialect import BadRequest, Dialect, Shape
 from proxy.scripted.received import ReceivedRequest, Tally
 from proxy.scripted.reply import Reply, compose, plain_reply
 from proxy.scripted.script import Played, Script, ScriptError
+from proxy.scripted.stored import StoredObjects
 
 DIALECTS: dict[str, Dialect] = {chat.PATH: chat, messages.PATH: messages, responses.PATH: responses}
 """The APIs that are played, by how the paths of their requests end."""
@@ -31,10 +32,12 @@ _SHUTDOWN_TIMEOUT_S = 0.5
 class ScriptedProvider:
     """An OpenAI-compatible server whose model says what scripts say.
 
-    ``keep_requests`` bounds how many of the latest requests ``requests`` shows.
+    ``keep_requests`` bounds how many of the latest requests ``requests`` shows; with ``stores`` answers are
+    kept as their requests ask for, and can be read back.
     """
 
-    def __init__(self, scripts: Sequence[Script], keep_requests: int = 1000) -> None:
+    def __init__(self, scripts: Sequence[Script], keep_requests: int = 1000, *, stores: bool = False) -> None:
+        self.stored = StoredObjects() if stores else None
         self._scripts = {script.model: script for script in scripts}
         if len(self._scripts) < len(scripts):
             raise ScriptError("two scripts have the same model name")
@@ -117,6 +120,10 @@ class ScriptedProvider:
         path = request.path.rstrip("/")
         if request.method == "GET" and path.endswith("/models"):
             return plain_reply(200, self._models())
+        if self.stored is not None:
+            found = self.stored.reply(request.method, path, request.query_string, received.raw)
+            if found is not None:
+                return found
         ending = next((ending for ending in DIALECTS if path.endswith(ending)), None)
         if ending is None:
             return plain_reply(404, chat.error(404, f"the scripted provider has no {path}", "unknown_url"))
@@ -138,6 +145,10 @@ class ScriptedProvider:
                 return plain_reply(404, dialect.error(404, message, "model_not_found"))
             number = self._number(script, dialect.answered(body))
             self._check(dialect, Played(script, number), body)
+            if self.stored is not None:
+                kept = self.stored.keep(dialect, body, Played(script, number), shape)
+                if kept is not None:
+                    return kept
             return self._compose(dialect.PATH, script.model, number, shape)
         except Fault as exc:
             return plain_reply(400, dialect.error(400, f"the request's body cannot be read: {exc}"))

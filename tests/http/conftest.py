@@ -52,12 +52,14 @@ async def before(tmp_path: Path) -> AsyncIterator[Before]:
 
 @pytest.fixture
 async def serve(before: Before) -> AsyncIterator[Serve]:
-    """Start a Callgate before a provider that plays turns (or scripts); settings by keyword."""
+    """Start a Callgate before a provider that plays turns (or scripts); settings by keyword, and ``stores``
+    for a provider that keeps its answers."""
     async with AsyncExitStack() as stack:
 
         async def serve(*turns: Any, **sections: Any) -> Callgate:
             scripts = [turn for turn in turns if isinstance(turn, Script)]
-            provider = ScriptedProvider(scripts or [scripted(*turns)])
+            stores = sections.pop("stores", False)
+            provider = ScriptedProvider(scripts or [scripted(*turns)], stores=stores)
             return await before(await stack.enter_async_context(provider), **sections)
 
         yield serve
