@@ -21,7 +21,7 @@ from proxy.approvals import Approvals
 from proxy.config import ConfigFault, Settings
 from proxy.config.sections import GuardSettings
 from proxy.engines.patterns import LinearPatterns
-from proxy.engines.policyset import PolicyFault
+from proxy.engines.policyset import PolicyFault, PolicySet
 from proxy.engines.watching import PolicyWatcher
 from proxy.exchange import Core
 from proxy.gates.request import RequestGate
@@ -221,6 +221,14 @@ class App:
         await stop.wait()
         log.info("stopping: open requests have %g s to end", self.settings.limits.drain_s)
         await self.stop()
+
+    async def read_policies(self) -> PolicySet | None:
+        """All policies, fetched once and proven, without serving them; None where an OPA server has them.
+
+        Raises ``PolicyFault``.
+        """
+        watchers = [follower for follower in self.followers if isinstance(follower, PolicyWatcher)]
+        return await watchers[0].read_once() if watchers else None
 
     def notes(self) -> list[str]:
         """What is wrong and does not keep Callgate from serving."""

@@ -89,6 +89,10 @@ def check(config: ConfigFile = None) -> None:
     """Check config, policies and tools without serving; name every fault and exit 1 if there is one."""
     built = _built(config)
     settings = built.settings
+    try:
+        policies = _run(built.read_policies())
+    except PolicyFault as exc:
+        refuse("The policies cannot be served", exc.faults)
     table = Table(title="Callgate would serve", title_justify="left", show_header=False, box=None)
     table.add_row("listen", f"http://{settings.listen.host}:{settings.listen.port}/v1")
     table.add_row("admin", f"http://{settings.admin.host}:{settings.admin.port}")
@@ -96,6 +100,8 @@ def check(config: ConfigFile = None) -> None:
         table.add_row("upstream", f"{upstream.name}: {upstream.base_url} for {', '.join(upstream.models)}")
     table.add_row("identity", " > ".join(way.kind for way in settings.identity))
     table.add_row("policies", _policies_line(built))
+    for label, revision in policies.labels if policies is not None else ():
+        table.add_row("bundle", f"{label}: {revision[:100] or 'without a revision of its own'}")
     if settings.policies.candidate is not None:
         table.add_row("candidate", _candidate_line(settings.policies.candidate))
     table.add_row("tools", f"{len(built.registry.specs)} registered, others: {settings.tools.unregistered}")
@@ -108,7 +114,8 @@ def _policies_line(built: App) -> str:
     policies = built.settings.policies
     if policies.engine == "opa":
         return f"those of the OPA server at {policies.opa.url}"
-    where = ", ".join(map(str, policies.paths)) or "the starter policies"
+    sources = [*map(str, policies.paths), *(["the bundles below"] if policies.bundles else [])]
+    where = ", ".join(sources) or "the starter policies"
     return f"{where} (revision {built.engine.revision[:16]})"
 
 

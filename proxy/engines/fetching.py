@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import ssl
 from collections.abc import Awaitable, Callable
@@ -173,5 +174,6 @@ def _worded(exc: Exception, place: Place) -> str:
     if isinstance(exc, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
         return "the server's certificate is not trusted (check policies.bundles[].ca_file)"
     if isinstance(exc, aiohttp.ClientConnectorError):
-        return f"cannot be reached ({exc.os_error.strerror or type(exc.os_error).__name__})"
+        number = exc.os_error.errno
+        return f"cannot be reached ({os.strerror(number) if number else type(exc.os_error).__name__})"
     return f"did not come whole ({type(exc).__name__})"

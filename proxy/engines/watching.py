@@ -68,10 +68,23 @@ class PolicyWatcher:
         if not self._remote:
             self._note("loaded", self._engine.revision, ())
             return
+        await self._fetch()
+        await self.reload()
+
+    async def _fetch(self) -> None:
         for bundle in self._remote:
             await bundle.start()
         await asyncio.gather(*(bundle.refresh() for bundle in self._remote))
-        await self.reload()
+
+    async def read_once(self) -> PolicySet:
+        """Everything as it stands, fetched once, proven and put in force; raises ``PolicyFault``."""
+        try:
+            await self._fetch()
+            policy_set = await self.load()
+            self._engine.replace(policy_set)
+        finally:
+            await self.close()
+        return policy_set
 
     async def close(self) -> None:
         """Close every connection."""
