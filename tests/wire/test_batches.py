@@ -73,6 +73,36 @@ async def test_on_responses_the_wrapper_is_whole_again_in_the_next_input(name: s
 
 
 @STREAM_OR_BODY
+async def test_on_responses_a_client_may_have_taken_the_wrapper_apart(stream: bool) -> None:
+    world = World()
+    hidden = {"calls": [{"name": "drop", "id": "call_a", "arguments": {}}]}
+    await ask("responses", stream, world, hidden, {"calls": [batch("drop", "look", "look")]}, store=False)
+
+    def call(id: str, name: str, arguments: str = "{}") -> Json:
+        return {"type": "function_call", "call_id": id, "name": name, "arguments": arguments}
+
+    def output(id: str) -> Json:
+        return {"type": "function_call_output", "call_id": id, "output": "fine"}
+
+    mine = [call("call_b_0", "look"), call("call_b_1", "look")]
+    given = [{"role": "user", "content": "Do it."}, *mine, output("call_b_0"), output("call_b_1")]
+    turns = [{"text": "Unplayed."}, {"text": "Unplayed."}, {"text": "Done."}]
+    after = await ask("responses", stream, world, *turns, store=False, messages=given)
+    sent = json.loads(after.upstream.asks[0].body)["input"]
+    calls = [item for item in sent if item.get("type") == "function_call"]
+    assert [(item["call_id"], item["name"]) for item in calls] == [
+        *[("call_a", "drop"), ("call_b_0", "look"), ("call_b_1", "look"), ("call_b_2", "drop")]
+    ]
+    assert calls[-1]["arguments"] == '{"n":0}'
+    told = {item["call_id"]: item["output"] for item in sent if "output" in item}
+    assert list(told.values()).count("fine") == 2
+    assert DENIED in told["call_b_2"]
+    assert DENIED in told["call_a"]
+    again = await ask("responses", stream, world, *turns, store=False, messages=sent)
+    assert json.loads(again.upstream.asks[0].body)["input"] == sent, "once is enough"
+
+
+@STREAM_OR_BODY
 async def test_on_responses_what_only_the_provider_remembers_is_told_whole(stream: bool) -> None:
     world = World()
     first = await ask("responses", stream, world, {"calls": [batch("look", "drop", "look")]})

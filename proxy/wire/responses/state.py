@@ -4,9 +4,6 @@ Two kinds of requests come back. One brings the conversation in its input: there
 back beside the visible ones that stood next to them. The other names the answer (``previous_response_id``) or
 the provider's conversation: there the name is exchanged for that of the last round, the calls that the client
 never saw are answered, and what the conversation held so far is told to the guards.
-
-Of a ``parallel`` wrapper the client may have some calls and not others. It sends one result for those that it
-has; what was told of the others is added to that, and the wrapper is made whole again.
 """
 
 from __future__ import annotations
@@ -16,9 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from proxy.model import History, Passage, PastCall, Request, ToolResult, Turn, brief, loads_frame
-from proxy.wire import parallel
 from proxy.wire.codec import Ending, Rounds, Settlement
-from proxy.wire.responses import items
+from proxy.wire.responses import batches, items
 from proxy.wire.responses import request as requests
 from proxy.wire.responses.building import Item
 from proxy.wire.responses.decoder import ResponseTurn
@@ -45,15 +41,16 @@ def settlement(
         return None
     calls = [item for item in turn.wire.items if item.is_call]
     forwarded = [item.call_id for item in calls if not _is_settled(item, told)][:_MAX_CALL_HANDLES]
+    wrappers = {item.call_id: one for item in calls if is_changed and (one := batches.cut(item, told))}
     names = [*_answer_ids(asked, hidden, turn, ending), requests.conversation(asked.body)] if stored else []
-    names += forwarded
+    names += [*forwarded, *(wrappers[id]["parts"][-1][0] for id in forwarded if id in wrappers)]
     if is_changed and not forwarded:
         names.append(_last_visible(hidden, turn))
     walk = write_json(_walk(hidden, turn, told)) if is_changed else b"[]"
     kept = {
         "alias": upstream_id(turn.id),
         "owed": requests.answers_of([item.item for item in calls if _is_settled(item, told)], told),
-        "cut": {item.call_id: cut for item in calls if (cut := _cut(item, told))},
+        "batches": wrappers,
         "walk": loads_frame(walk) if len(walk) <= _MAX_WALK_BYTES else [],
         "history": dump_history(requests.told_history(asked.history, turn, told)),
         "model": asked.model,
@@ -78,17 +75,6 @@ def begun(asked: Request, hidden: Rounds, passage: Passage, ending: Ending) -> S
 def _is_settled(item: Item, told: Mapping[str, str]) -> bool:
     """Whether the client sees none of an item's calls."""
     return all(call.id in told for call in item.calls)
-
-
-def _cut(item: Item, told: Mapping[str, str]) -> Json:
-    """A wrapper as it was before it was cut, and what is told of the calls that the client does not see.
-
-    Empty where the client sees all of an item's calls, or none.
-    """
-    settled = [call for call in item.calls if call.id in told]
-    if not 0 < len(settled) < len(item.calls):
-        return {}
-    return {"whole": item.item["arguments"], "more": items.told_of(settled, told)}
 
 
 def _answer_ids(asked: Request, hidden: Rounds, turn: Turn, ending: Ending) -> list[str]:
@@ -117,9 +103,20 @@ def _walk(hidden: Rounds, turn: Turn, told: Mapping[str, str]) -> list[Json]:
                 steps.append({"hidden": whole})
                 answers += items.outputs(whole, results)
             else:
-                steps.append({"seen": _key(whole), "name": items.name_of(whole)})
+                steps.append({"seen": _key(whole), "name": items.name_of(whole)} | _or(item, results))
         steps += [{"hidden": answer} for answer in answers]
     return steps
+
+
+def _or(item: Item, told: Mapping[str, str]) -> Json:
+    """Of a wrapper, the calls that some clients have in its place."""
+    parts = batches.cut(item, told).get("parts")
+    return {"or": [{"seen": f"call:{id}", "name": name} for id, name in parts]} if parts else {}
+
+
+def _as_sent(step: Json, places: Mapping[str, int]) -> Sequence[Json]:
+    """The step, or what stands for it in an input that has it in parts."""
+    return step["or"] if "or" in step and step["seen"] not in places else [step]
 
 
 def _key(item: Mapping[str, Any]) -> str:
@@ -139,6 +136,7 @@ def _last_visible(hidden: Rounds, turn: Turn) -> str:
 def _put_back(given: list[Json], walk: Sequence[Json]) -> list[Json]:
     """The input with an answer's hidden items where they stood."""
     places = {key: at for at, item in enumerate(given) for key in _keys(item)}
+    walk = [one for step in walk for one in _as_sent(step, places)]
     held = {id for item in given for id in (items.call_id(item), items.answered_id(item)) if id}
     found = {at: step for at, step in enumerate(walk) if _is_seen(given, places, step)}
     if not found:
@@ -162,26 +160,6 @@ def _put_back(given: list[Json], walk: Sequence[Json]) -> list[Json]:
         if item is not None and not (at in inserted and _is_blank(item)):
             out.append(item)
     return out
-
-
-def _made_whole(given: list[Json], cut: Mapping[str, Json]) -> list[Json]:
-    """The input with wrappers as they were before they were cut, and with all that is told of their calls."""
-    shown = {items.call_id(item): item for item in given if not items.answered_id(item)}
-    missing = {id: one for id, one in cut.items() if id not in shown or _is_cut(shown[id], one)}
-    out: list[Json] = []
-    for item in given:
-        if (one := missing.get(items.answered_id(item))) is not None:
-            item = items.with_more(item, one["more"])
-        elif (one := missing.get(items.call_id(item))) is not None:
-            item = {**item, "arguments": one["whole"]}
-        out.append(item)
-    return out if missing else given
-
-
-def _is_cut(item: Mapping[str, Any], one: Json) -> bool:
-    """Whether an item of the input is this wrapper, and without the calls that the client does not see."""
-    is_wrapper = item.get("type") == "function_call" and items.name_of(item) in parallel.NAMES
-    return is_wrapper and item.get("arguments") != one["whole"]
 
 
 def _is_blank(item: Mapping[str, Any]) -> bool:
@@ -228,10 +206,11 @@ def restored(request: Request, kept: Mapping[str, bytes]) -> Restored:
     whole = given
     records = [loads_frame(value) for value in dict.fromkeys(kept.values())]
     for record in records:
-        whole = _put_back(_made_whole(whole, record["cut"]), record["walk"])
+        whole = _put_back(batches.made_whole(whole, record["batches"]), record["walk"])
     if whole is not given:
         request = requests.changed(request, input=whole)
         put_back = [step["hidden"] for record in records for step in record["walk"] if "hidden" in step]
+        put_back += [part for record in records for one in record["batches"].values() for part in one["rest"]]
         request = hiding(request, put_back, *(record.get("hidden", ()) for record in records))
     return Restored(request, None, _referred(request, records))
 
@@ -242,8 +221,8 @@ def _continued(request: Request, record: Json) -> Restored:
     ours = {id for item in owed if (id := items.answered_id(item))}
     theirs = [item for item in requests.input_items(body) if items.answered_id(item) not in ours]
     changes: Json = {}
-    if owed or record["cut"]:
-        changes["input"] = [*owed, *_made_whole(theirs, record["cut"])]
+    if owed or record["batches"]:
+        changes["input"] = [*owed, *batches.made_whole(theirs, record["batches"])]
     if body.get("previous_response_id") not in (None, record["alias"]):
         changes["previous_response_id"] = record["alias"]
     if changes:
