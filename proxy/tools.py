@@ -177,6 +177,8 @@ class Registry:
     """The tools that the operator knows, by name."""
 
     specs: Mapping[str, ToolSpec] = field(default_factory=dict)
+    origins: Mapping[str, Path] = field(default_factory=dict, compare=False, repr=False)
+    """The file of each, where it was read from one."""
 
     def get(self, name: str) -> ToolSpec | None:
         """The operator's description of ``name``, if there is one."""
@@ -188,7 +190,7 @@ class Registry:
         specs: dict[str, ToolSpec] = {}
         origins: dict[str, Path] = {}
         faults: list[str] = []
-        for file in _files(paths, faults):
+        for file in registry_files(paths, faults):
             try:
                 spec = _read(file)
             except (OSError, ValueError) as exc:
@@ -200,10 +202,11 @@ class Registry:
             specs[spec.name], origins[spec.name] = spec, file
         if faults:
             raise RegistryFault(faults)
-        return cls(specs)
+        return cls(specs, origins)
 
 
-def _files(paths: Iterable[Path], faults: list[str]) -> list[Path]:
+def registry_files(paths: Iterable[Path], faults: list[str]) -> list[Path]:
+    """The files of a registry in the order in which they are read; ``faults`` gets what is not there."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():

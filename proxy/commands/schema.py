@@ -1,4 +1,4 @@
-"""`callgate schema`: the JSON Schemas of what Callgate reads and writes."""
+"""`callgate schema`: the JSON Schemas of what Callgate reads and writes, and the registry's tools."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ import sys
 import orjson
 import typer
 
+from proxy.commands import definitions, linting
 from proxy.config import settings_schema
 
-group = typer.Typer(help="JSON Schemas of what Callgate reads and writes.", no_args_is_help=True)
+group = typer.Typer(
+    help="The registry's tools: grade, import and pin them; the JSON Schema of the settings.",
+    no_args_is_help=True,
+)
+group.command("lint")(linting.lint)
+group.command("import")(definitions.import_)
+group.command("pin")(definitions.pin)
 
 
 @group.command("config")

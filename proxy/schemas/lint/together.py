@@ -1,0 +1,82 @@
+"""What is wrong with tools beside one another: a model has to tell them apart."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from rapidfuzz import fuzz
+
+from proxy.model import dumps
+from proxy.schemas.definitions import Definition
+from proxy.schemas.lint.findings import Finding, Severity
+from proxy.schemas.lint.walking import words
+
+MANY_TOOLS, MOST_TOOLS = 20, 128
+"""OpenAI advises fewer than 20 at a time, and takes 128."""
+
+_MAX_COMPARED = 400
+_NEAR_NAMES = 90
+_NEAR_TEXTS = 92
+_MIN_TEXT_CHARS = 20
+# Cyrillic and Greek letters that are drawn like Latin ones (Unicode TR 39, confusables).
+_HOMOGLYPHS = str.maketrans("аеорсухіјѕһԁԛԝνορατικ", "aeopcyxijshdqwvopatik")
+_LOOKALIKES = str.maketrans({"0": "o", "1": "l", "i": "l", "|": "l", "5": "s"})
+
+
+def lint_together(definitions: Sequence[Definition]) -> list[Finding]:
+    """Names that collide or look alike, texts that say the same, and too many of them."""
+    return [*_too_many(definitions), *_pairs(definitions[:_MAX_COMPARED])]
+
+
+def _too_many(definitions: Sequence[Definition]) -> list[Finding]:
+    count = len({one.name for one in definitions})
+    size = sum(len(dumps([one.tool.description, one.tool.parameters])) for one in definitions)
+    place = definitions[0].place.file if definitions else ""
+    cure = "Let a policy hide those that a role may not use."
+    if count > MOST_TOOLS:
+        message = f"{count} tools: APIs take {MOST_TOOLS} at a time. {cure}"
+        return [Finding("too-many-tools", "error", "", place, message)]
+    if count > MANY_TOOLS:
+        tokens = f"{count} tools, about {size // 4} tokens a request"
+        message = f"{tokens}: beyond {MANY_TOOLS} models choose badly. {cure}"
+        return [Finding("too-many-tools", "warning", "", place, message)]
+    return []
+
+
+def _pairs(definitions: Sequence[Definition]) -> list[Finding]:
+    found: list[Finding] = []
+    for index, one in enumerate(definitions):
+        for other in definitions[:index]:
+            if (finding := _pair(other, one)) is not None:
+                found.append(finding)
+    return found
+
+
+def _pair(one: Definition, other: Definition) -> Finding | None:
+    """The worst that two tools have in common."""
+    a, b = one.name, other.name
+    where = f"{a!r} ({one.place.at('')})"
+    if a == b:
+        return _said("duplicate-name", "error", other, f"There are two tools of this name: {where}.")
+    if a.lower() == b.lower() or (a.isascii() and b.isascii() and words(a) == words(b) != ()):
+        return _said("colliding-name", "error", other, f"It differs from {where} in spelling only.")
+    if _skeleton(a) == _skeleton(b):
+        return _said("lookalike-name", "error", other, f"It looks like {where}, and is another tool.")
+    if fuzz.ratio(a, b) >= _NEAR_NAMES:
+        message = f"Its name is near that of {where}: say in both descriptions which is for what."
+        return _said("similar-name", "warning", other, message)
+    texts = one.tool.description, other.tool.description
+    if min(map(len, texts)) >= _MIN_TEXT_CHARS and fuzz.ratio(*texts) >= _NEAR_TEXTS:
+        return _said("same-description", "warning", other, f"Its description is nearly that of {where}.")
+    return None
+
+
+def _said(code: str, severity: Severity, definition: Definition, message: str) -> Finding:
+    return Finding(code, severity, definition.name, definition.place.at("/name"), message)
+
+
+def _skeleton(name: str) -> str:
+    """What is left of a name when what looks alike is alike: I and l, O and 0, rn and m, accents."""
+    plain = unicodedata.normalize("NFKD", name).lower().translate(_HOMOGLYPHS).translate(_LOOKALIKES)
+    return "".join(c for c in plain if not unicodedata.combining(c)).replace("rn", "m").replace("vv", "w")
