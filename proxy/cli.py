@@ -13,7 +13,7 @@ from rich.table import Table
 
 from proxy import __version__
 from proxy.app import App, build
-from proxy.commands import audit, schema
+from proxy.commands import audit, keys, policy, schema
 from proxy.commands.terminal import ConfigFile, err, out, refuse
 from proxy.config import ConfigFault, load
 from proxy.config.policies import Candidate
@@ -34,8 +34,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(policy.group, name="policy")
 app.add_typer(schema.group, name="schema")
 app.add_typer(audit.group, name="audit")
+app.add_typer(keys.group, name="keys")
 
 
 def main() -> None:

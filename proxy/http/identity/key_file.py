@@ -23,6 +23,7 @@ _FIELDS = {
     "created": _TIME,
     "note": "one short line",
 }
+_NULL = "tag:yaml.org,2002:null"
 _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
 # RFC 3339 5.6, or a date alone. A time without an offset is another moment for each of its readers.
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d))?", re.ASCII)
@@ -97,7 +98,7 @@ def _pairs(text: str, path: str) -> Iterator[tuple[yaml.Node, yaml.Node]]:
         mark = getattr(exc, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise IdentityFault([f"{path}{line}: not valid YAML (write: DIGEST: {{id: NAME}})"]) from None
-    if node is None:
+    if node is None or node.tag == _NULL:
         return
     if not isinstance(node, yaml.MappingNode):
         raise IdentityFault([f"{path}: not a mapping (write: DIGEST: {{id: NAME}})"])
@@ -138,7 +139,7 @@ def _scalar(node: yaml.Node) -> str | None:
 
 def _name(node: yaml.Node) -> str | None:
     value = _scalar(node)
-    if value is None or node.tag == "tag:yaml.org,2002:null" or not is_name(value):
+    if value is None or node.tag == _NULL or not is_name(value):
         return None
     return value
 
