@@ -43,9 +43,11 @@ def written(page: str) -> str:
 def _rows(path: str, node: Node, defs: Node) -> Iterator[Row]:
     description, default = node.get("description"), node.get("default", ...)
     node = _resolved(node, defs)
-    if "properties" in node:
-        for name, below in node["properties"].items():
-            needed = {"default": NEEDED} if name in node.get("required", ()) else {}
+    if section := _section(node, defs):
+        if section is not node:
+            yield f"`{path}`", "section", "none", description or ""
+        for name, below in section["properties"].items():
+            needed = {"default": NEEDED} if name in section.get("required", ()) else {}
             yield from _rows(f"{path}.{name}", below | needed, defs)
         return
     kinds = node.get("oneOf", []) if "discriminator" in node else []
@@ -70,6 +72,12 @@ def _rows(path: str, node: Node, defs: Node) -> Iterator[Row]:
     each = _resolved(node.get("additionalProperties") or {}, defs)
     if "properties" in each:
         yield from _rows(f"{path}.*", each, defs)
+
+
+def _section(node: Node, defs: Node) -> Node | None:
+    """The section that stands here, or may be left out; a reference to a secret is none."""
+    choices = [node, *(_resolved(one, defs) for one in node.get("anyOf", ()) if one.get("type") != "null")]
+    return next((one for one in choices if "properties" in one and "env" not in one["properties"]), None)
 
 
 def _resolved(node: Node, defs: Node) -> Node:
