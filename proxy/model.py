@@ -415,6 +415,12 @@ class Request:
         return handles
 
     @cached_property
+    def conversation(self) -> str:
+        """The conversation of the provider's that it goes on; "" for none."""
+        conversation: str = self.reader.conversation(self.body)
+        return conversation
+
+    @cached_property
     def resumable(self) -> bool:
         """Whether the client may come back for the answer before its end was read."""
         resumable: bool = self.reader.resumable(self.body)

@@ -7,12 +7,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from proxy.guards.base import Refused
 from proxy.model import Passage, Principal, Request, ToolResult, Turn
 from proxy.ports import Store, Unavailable
 from proxy.wire.codec import Codec, Ending, Rounds, Settlement
 
 log = logging.getLogger("callgate.settlements")
 
+_NOT_YOURS = "No conversation of this id was given to you by Callgate, or it is no longer known."
 STORED = "stored"
 """The scope of what is read back by its own name."""
 
@@ -27,7 +29,10 @@ class Settlements:
     ttl_s: float
 
     async def restore(self, request: Request) -> tuple[Request, int]:
-        """The request with its settled calls, and how many settlements were put back."""
+        """The request with its settled calls, and how many settlements were put back.
+
+        Raises ``Refused`` where it goes on a conversation that another principal began, or may have.
+        """
         handles = request.handles
         if not handles:
             return request, 0
@@ -35,7 +40,13 @@ class Settlements:
             values = await self.store.get_many([self._key(request.scope, handle) for handle in handles])
         except Unavailable as exc:
             log.warning("settled calls could not be restored: %s", exc)
+            if request.conversation:
+                message = "It cannot be told now whose this conversation is, so it is not gone on with."
+                raise Refused(503, "store_unavailable", message, "conversation") from exc
             return request, 0
+        name = request.conversation
+        if name and values[handles.index(name)] is None and await self._is_anothers(name):
+            raise Refused(404, "not_found", _NOT_YOURS, "conversation")
         kept = {handle: value for handle, value in zip(handles, values, strict=True) if value is not None}
         return (self.codec.restore(request, kept), len(kept)) if kept else (request, 0)
 
@@ -49,6 +60,8 @@ class Settlements:
     ) -> None:
         """Keep what the client does not see of an answer under the names that it will come back with."""
         await self.put(self.codec.settlement(asked, hidden, turn, settled, ending), asked.scope)
+        if asked.owned:
+            await self.claim(asked.owned)
 
     async def begin(self, asked: Request, hidden: Rounds, passage: Passage, ending: Ending) -> bool:
         """Keep that an answer has begun, where this passage is its beginning; whether it was."""
@@ -77,6 +90,25 @@ class Settlements:
             log.warning("what was given earlier could not be looked up: %s", exc)
             return [None] * len(names)
 
+    async def claim(self, conversation: str) -> None:
+        """From here on nobody else may name this conversation."""
+        try:
+            await self.store.put(_owner_key(conversation), self._owner, self.ttl_s)
+        except Unavailable as exc:
+            log.warning("whose a conversation is could not be kept: %s", exc)
+
+    async def _is_anothers(self, conversation: str) -> bool:
+        try:
+            owner = await self.store.get(_owner_key(conversation))
+        except Unavailable as exc:
+            log.error("whose a conversation is could not be looked up, so nobody may use it: %s", exc)
+            return True
+        return owner not in (None, self._owner)
+
+    @property
+    def _owner(self) -> bytes:
+        return hashlib.sha256(self.principal.key.encode(errors="replace")).digest()
+
     async def forget(self, name: str, scope: str) -> None:
         """Keep a name no longer."""
         try:
@@ -88,3 +120,7 @@ class Settlements:
         """A key under the principal's own name: another's call id opens nothing."""
         text = "\0".join((self.principal.key, scope, handle))
         return "settled:" + hashlib.sha256(text.encode(errors="replace")).hexdigest()
+
+
+def _owner_key(conversation: str) -> str:
+    return "owner:" + hashlib.sha256(conversation.encode(errors="replace")).hexdigest()

@@ -35,7 +35,8 @@ class Conversations:
         told = lists.read_object(answer.body)
         if isinstance(id := told.get("id"), str) and id:
             settlements = self.reading.settlements
-            await settlements.put(wire.begun_conversation(admitted, id, None), SCOPE)
+            await settlements.put(wire.begun_conversation(admitted, id), SCOPE)
+            await settlements.claim(id)
         return self._told(answer, told)
 
     async def retrieve(self) -> Answer:
@@ -79,14 +80,15 @@ class Conversations:
         if not answer.is_good:
             return answer
         settlements = self.reading.settlements
-        settlement = wire.begun_conversation(admitted, self.id, known)
+        settlement = wire.begun_conversation(admitted, self.id)
         await settlements.put(settlement, SCOPE)
         told = lists.read_object(answer.body)
         members = told.get("data")
         given = (
             [member for member in members if isinstance(member, dict)] if isinstance(members, list) else []
         )
-        found = await items.shown(self.reading, wire.recall(settlement.kept), given)
+        now = wire.recall(settlement.kept) if settlement else known
+        found = await items.shown(self.reading, now, given)
         page = lists.paged([item for item in found if item is not None], False)
         return Answer(answer.status, answer.headers, dumps(page))
 

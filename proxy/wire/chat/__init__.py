@@ -153,6 +153,10 @@ class ChatCodec:
         kept = stored.noted(request, hidden, turn, settled, ending)
         return replace(found or Settlement((), b""), stored=(ending.rounds[0], kept))
 
+    def conversation(self, body: Mapping[str, Any]) -> str:
+        """None: this API keeps no conversations."""
+        return ""
+
     def resumable(self, body: Mapping[str, Any]) -> bool:
         """This API makes no answer in the background."""
         return False

@@ -137,6 +137,10 @@ class MessagesCodec:
         """Keep the hidden rounds and the settled calls. This API stores no answer that could be read back."""
         return settlements.settlement(hidden, turn, settled)
 
+    def conversation(self, body: Mapping[str, Any]) -> str:
+        """None: this API keeps no conversations."""
+        return ""
+
     def resumable(self, body: Mapping[str, Any]) -> bool:
         """This API makes no answer in the background."""
         return False

@@ -145,6 +145,10 @@ class ResponsesCodec:
         """Keep what the requests that follow need, and how the answer was told."""
         return state.settlement(request, hidden, turn, settled, ending)
 
+    def conversation(self, body: Mapping[str, Any]) -> str:
+        """The conversation that the request goes on."""
+        return requests.conversation(body)
+
     def resumable(self, body: Mapping[str, Any]) -> bool:
         """A stream that is made in the background can be asked for again at once."""
         return body.get("background") is True and body.get("stream") is True and requests.is_stored(body)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from proxy.model import Request, ToolCall, Turn, loads_frame
-from proxy.wire.codec import Ending, Remembered, Settlement, mark, read_object
+from proxy.wire.codec import BadRequest, Ending, Remembered, Settlement, mark, read_object
 from proxy.wire.responses import items, state
 from proxy.wire.responses import request as requests
+from proxy.wire.responses.decoder import ResponseTurn
 from proxy.wire.responses.events import upstream_id
 from proxy.wire.responses.items import Json
-from proxy.wire.responses.noting import ALL, noted, own_words
+from proxy.wire.responses.noting import ALL, own_words
 from proxy.wire.writing import write_json
 
 _ENDED = ("completed", "incomplete", "cancelled")
@@ -110,6 +111,8 @@ def read_items(raw: bytes, conversation: str, reader: Any) -> tuple[Json, Reques
     """
     body = read_object(raw) if raw.strip() else {}
     given = body.get("items")
+    if not isinstance(given, list | None):
+        raise BadRequest("items must be an array of objects.", "items")
     asked = {"model": "-", "input": given if given is not None else []}
     if conversation:
         asked["conversation"] = conversation
@@ -126,17 +129,8 @@ def with_items(body: Json, admitted: Request) -> bytes:
     return write_json({**body, **given})
 
 
-def begun_conversation(admitted: Request, id: str, known: Remembered | None) -> Settlement:
+def begun_conversation(admitted: Request, id: str) -> Settlement | None:
     """What to keep of a conversation that belongs to the principal, with the items that it now has."""
-    turn = Turn(id="", model="", slots=(), text="", finish=None, usage=None, choices=1)
-    kept = {
-        "alias": "",
-        "owed": [],
-        "cut": {},
-        "walk": [],
-        "history": state.dump_history(admitted.history),
-        "model": known.model if known else "",
-        **noted(admitted, (), turn, (), Ending()),
-        "mine": id,
-    }
-    return Settlement((id,), write_json(kept))
+    asked = replace(admitted, owned=id, body={**admitted.body, "conversation": id})
+    nothing = Turn(id, "", (), "", None, None, 1, ResponseTurn((), None, {}, (), True))
+    return state.settlement(asked, (), nothing, (), Ending())
