@@ -100,7 +100,8 @@ class PolicyBundle(Section):
             raise ValueError("a bundle is in one place (write url or path)")
         if self.path is not None:
             for name in ("token", "ca_file", "poll_s", "timeout_s", "max_bytes"):
-                if name in self.model_fields_set:
+                # By value: workers are handed all settings, whether they were written down or not.
+                if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} is for a url (leave it out beside path)")
         return self
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from proxy.app import Worker
 from proxy.config import ConfigFault, load
 from proxy.parts.bundles import local_bundles, remote_bundles
+from proxy.workers.process import order, read_order
 
 SECRET = "s" * 32
 URL = "https://bundles.example.com/callgate.tar.gz"
@@ -90,6 +92,12 @@ def test_settings_lead_to_bundles(tmp_path: Path) -> None:
         ("ours", "HS256", SECRET.encode())
     ]
     assert not {"t0ken", SECRET} & set(settings.model_dump_json().split('"'))
+
+
+def test_workers_are_told_of_bundles(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, {"url": URL}, {"path": "b.tar.gz", "verification": key()})
+    told, _ = read_order(order(settings, Worker(1, tmp_path / "socket")))
+    assert told.policies == settings.policies
 
 
 @pytest.mark.parametrize(
