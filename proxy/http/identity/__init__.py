@@ -2,8 +2,9 @@
 
 from proxy.http.identity.api_keys import ApiKeys
 from proxy.http.identity.fallbacks import Anonymous, Passthrough
+from proxy.http.identity.fetching import HttpKeys
 from proxy.http.identity.following import FileFollower
-from proxy.http.identity.issuer import HttpKeys, Issuer, KeysFile
+from proxy.http.identity.issuer import Issuer, KeysFile
 from proxy.http.identity.key_file import IdentityFault
 from proxy.http.identity.recognising import Identity, Recognised, Recogniser, Undecided, Unidentified
 from proxy.http.identity.tokens import Tokens

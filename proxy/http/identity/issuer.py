@@ -1,30 +1,25 @@
-"""Where an issuer's keys come from, and how Callgate keeps up with them."""
+"""An issuer's keys as they are known now, and how Callgate keeps up with them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import aiohttp
-
+from proxy.http.identity.fetching import Fetch
 from proxy.http.identity.jwks import MAX_BYTES, KeySet, KeySetFault
 from proxy.http.identity.key_file import IdentityFault
 from proxy.http.tasks import spawn
 
 log = logging.getLogger("callgate.identity")
 
-_FETCH_TIMEOUT_S = 5.0
 # Between two times that tokens may have the issuer asked: whoever sends tokens chooses when.
 _COOLDOWN_S = 10.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
-# Nothing is decoded: a few bytes could stand for more than memory holds.
-_HEADERS = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
 
 
 class Keys(Protocol):
@@ -35,21 +30,6 @@ class Keys(Protocol):
 
     def look_up(self) -> asyncio.Task[None] | None:
         """Have them read anew for a key that is not known; None where that is not done now."""
-        ...
-
-
-class Fetch(Protocol):
-    """Reads a published key set."""
-
-    place: str
-    """Where it is, in words."""
-
-    async def __call__(self) -> bytes:
-        """The text; raises ``KeySetFault``."""
-        ...
-
-    async def close(self) -> None:
-        """Leave nothing open."""
         ...
 
 
@@ -77,41 +57,6 @@ class KeysFile:
 
     def look_up(self) -> None:
         """Never: the file is followed."""
-
-
-class HttpKeys:
-    """Keys that an issuer publishes at a URL. A redirect is not followed: it could lead anywhere."""
-
-    def __init__(
-        self, url: str, tls: ssl.SSLContext | bool = True, timeout_s: float = _FETCH_TIMEOUT_S
-    ) -> None:
-        self.place = url
-        self._tls, self._timeout = tls, aiohttp.ClientTimeout(timeout_s)
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __call__(self) -> bytes:
-        """The text; raises ``KeySetFault``."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=self._timeout, headers=_HEADERS, auto_decompress=False
-            )
-        try:
-            async with self._session.get(self.place, ssl=self._tls, allow_redirects=False) as answer:
-                if 300 <= answer.status < 400:
-                    raise KeySetFault(f"answers {answer.status} (name the address that it redirects to)")
-                if answer.status != 200:
-                    raise KeySetFault(f"answers {answer.status}")
-                return await _bounded(answer.content)
-        except TimeoutError:
-            raise KeySetFault(f"does not answer within {self._timeout.total:g} s") from None
-        except (aiohttp.ClientError, OSError) as exc:
-            raise KeySetFault(f"cannot be read ({type(exc).__name__})") from None
-
-    async def close(self) -> None:
-        """Close the connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
 
 
 class Issuer:
@@ -198,12 +143,3 @@ class Issuer:
         if keys != self.keys:
             self.keys = keys
             log.info("%d keys of %s are in force", len(keys), self._fetch.place)
-
-
-async def _bounded(content: aiohttp.StreamReader) -> bytes:
-    raw = bytearray()
-    async for chunk in content.iter_any():
-        raw += chunk
-        if len(raw) > MAX_BYTES:
-            raise KeySetFault(f"is longer than {MAX_BYTES} bytes")
-    return bytes(raw)
