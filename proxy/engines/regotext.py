@@ -100,6 +100,11 @@ def written_rules(tree: Mapping[str, Any]) -> Iterator[WrittenRule]:
         )
 
 
+def package_of(tree: Mapping[str, Any]) -> str:
+    """The name of a module's package."""
+    return ".".join(str(part) for part in _parts(tree["ast"]["package"]["refr"]))
+
+
 def _index(text: bytes, part: Any) -> Index:
     if isinstance(part, str):
         return Index(dumps(part).decode(), frozenset())
