@@ -61,22 +61,26 @@ class Gathered:
         return web.json_response({"status": "ok"})
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        said = await asyncio.gather(*(self._faults(number) for number in range(1, self._count + 1)))
-        wrong = [
-            *(["stopping"] if self.stopping else []),
-            *(f"worker {number}: {fault}" for number, faults in enumerate(said, 1) for fault in faults),
-        ]
-        body = {"status": "unavailable" if wrong else "ready", "faults": wrong}
+        said = await asyncio.gather(*(self._readiness(number) for number in range(1, self._count + 1)))
+        wrong, notes = (
+            [f"worker {number}: {one}" for number, told in enumerate(said, 1) for one in told.get(kind, ())]
+            for kind in ("faults", "notes")
+        )
+        wrong = [*(["stopping"] if self.stopping else []), *wrong]
+        body: dict[str, object] = {"status": "unavailable" if wrong else "ready", "faults": wrong}
+        if notes:
+            body["notes"] = notes
         return web.json_response(body, status=503 if wrong else 200)
 
-    async def _faults(self, number: int) -> list[str]:
+    async def _readiness(self, number: int) -> Mapping[str, list[str]]:
+        """What a worker says of itself; of one that says nothing, why."""
         if number not in self._live():
-            return ["it does not run"]
+            return {"faults": ["it does not run"]}
         answer = await self._ask(number, "/readyz")
         if answer is None:
-            return ["it does not answer"]
-        faults: list[str] = loads(answer)["faults"]
-        return faults
+            return {"faults": ["it does not answer"]}
+        told: dict[str, list[str]] = loads(answer)
+        return told
 
     async def _metrics(self, request: web.Request) -> web.Response:
         numbers = list(self._live())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 import signal
@@ -264,3 +265,43 @@ async def test_a_second_callgate_does_not_join_the_first(
         with serving(tmp_path, **shared(provider, redis), listen={"port": port}) as command:
             assert await asyncio.to_thread(command.process.wait, START_S) == 1
             assert f"127.0.0.1:{port} cannot be listened on" in command.log
+
+
+async def test_every_worker_follows_the_keys_and_says_what_is_wrong_with_them(
+    tmp_path: Path, provider: ScriptedProvider, redis: Server
+) -> None:
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(f"{hashlib.sha256(b'cg_1').hexdigest()}: {{id: bot}}\n")
+    identity = [{"kind": "api_keys", "path": "keys.yaml"}]
+    with serving(tmp_path, identity=identity, **shared(provider, redis)) as command:
+        await command.ready()
+
+        async def statuses(key: str) -> set[int]:
+            async def one() -> int:
+                headers = {"Authorization": f"Bearer {key}"}
+                async with (
+                    aiohttp.ClientSession(headers=headers) as client,
+                    client.post(command.url, json=ask()) as answer,
+                ):
+                    return answer.status
+
+            return set(await asyncio.gather(*(one() for _ in range(20))))
+
+        assert await statuses("cg_1") == {200}
+        keys.write_text(f"{hashlib.sha256(b'cg_2').hexdigest()}: {{id: bot}}\n")
+        while await statuses("cg_1") != {401}:
+            await asyncio.sleep(0.05)
+        assert await statuses("cg_2") == {200}
+
+        keys.write_text("cg_3: {id: bot}\n")
+        notes: list[str] = []
+        while len(notes) < 2:
+            await asyncio.sleep(0.05)
+            status, body = await command.get("/readyz")
+            notes = orjson.loads(body).get("notes", [])
+        assert status == 200
+        assert all(
+            note.startswith(f"worker {number}: identity: the last good keys are in force")
+            for number, note in enumerate(notes, 1)
+        )
+        assert await statuses("cg_2") == {200}
