@@ -221,7 +221,7 @@ class ResultRecord:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRecord:
-    """Policies were put in force, or refused when they changed."""
+    """Policies were put in force, or could not be."""
 
     kind: ClassVar[str] = "policy"
 
@@ -229,7 +229,7 @@ class PolicyRecord:
     event: str
     """``loaded``, or ``refused``: then the last good ones stay in force."""
     revision: str
-    """Of the policies that are in force after this."""
+    """Of the policies that are in force after this; empty while there are none."""
     faults: tuple[str, ...] = ()
 
     def fields(self) -> dict[str, Any]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import shutil
+import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,15 @@ import jsonschema_rs
 import orjson
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from proxy.config import Settings
+from proxy.config.policies import PolicyBundle
 from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
 from proxy.engines.regotest import RegoTests
+from proxy.parts.bundles import local_bundles
 from proxy.tools import ToolSpec
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +71,8 @@ def test_without_the_recipe_its_tests_fail(section: str) -> None:
 
 def test_every_block_is_tried() -> None:
     kinds = re.findall(r"^```(.+)$", GUIDE, re.MULTILINE)
-    assert set(kinds) == {"rego", "rego test", "yaml", "yaml tool", "json input", "json decision"}
+    executed = {"rego", "rego test", "yaml", "yaml tool", "yaml config", "json input", "json decision", "sh"}
+    assert set(kinds) == executed
     assert len(SECTIONS) >= 5
 
 
@@ -85,6 +94,26 @@ def test_the_data_and_the_tool_have_a_meaning() -> None:
         assert set(yaml.safe_load(block)) <= set(orjson.loads(STARTER.data_json))
     for block in blocks(GUIDE, "yaml tool"):
         ToolSpec.model_validate(yaml.safe_load(block))
+
+
+def test_the_bundle_that_it_builds_is_the_bundle_that_it_serves(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "policies", tmp_path / "policies")
+    private = ec.generate_private_key(ec.SECP256R1())
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (tmp_path / "bundle.pem").write_bytes(private.private_bytes(pem, pkcs8, serialization.NoEncryption()))
+    public = private.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "bundle.pub.pem").write_bytes(public)
+    (command,), (config,) = blocks(GUIDE, "sh"), blocks(GUIDE, "yaml config")
+    opa = subprocess.run([str(ROOT / "scripts/opa")], capture_output=True, text=True, check=True, timeout=600)
+    path = os.pathsep.join([str(Path(opa.stdout.strip()).parent), os.environ["PATH"]])
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, env={"PATH": path}, check=True, timeout=60)
+    settings = Settings.model_validate(yaml.safe_load(config)).within(tmp_path)
+    served, _ = settings.policies.bundles
+    local = PolicyBundle(path=tmp_path / "callgate.tar.gz", verification=served.verification)
+    policies = settings.policies.model_copy(update={"bundles": (local,)})
+    found = PolicySet.load(local_bundles(settings.model_copy(update={"policies": policies}), {}))
+    assert found.labels == ((str(tmp_path / "callgate.tar.gz"), "v42"),)
+    assert orjson.loads(found.data_json) == orjson.loads(STARTER.data_json)
 
 
 def test_every_policy_and_every_label_is_explained() -> None:
