@@ -77,15 +77,15 @@ class RemoteBundle:
         """Ask again and again until ``stop``; ``changed`` is told of another bundle, and of another fault."""
         while not stop.is_set():
             try:
-                async with asyncio.timeout(self._delay_s()):
+                async with asyncio.timeout(self.delay_s()):
                     await stop.wait()
             except TimeoutError:
                 before = self.fault
                 if await self.refresh() or self.fault != before:
                     await changed(self)
 
-    def _delay_s(self) -> float:
-        """Until the next question: never all replicas at once, and soon again while there is no answer."""
+    def delay_s(self) -> float:
+        """Until the next question: not all replicas at once, and sooner again while there is no answer."""
         poll_s = self.place.poll_s
         if self.fault is None:
             self._pause_s = 0.0
