@@ -119,12 +119,14 @@ class RemoteBundle:
     async def _fetched(self) -> bytes | None:
         """The archive; None where the one that came last is still current."""
         assert self._session is not None, "start() comes first"
-        url = URL(self.place.url, encoded=True)
+        url, headers = URL(self.place.url, encoded=True), self._headers()
         for _ in range(_MAX_REDIRECTS):
-            async with self._session.get(url, headers=self._headers(), allow_redirects=False) as answer:
+            async with self._session.get(url, headers=headers, allow_redirects=False) as answer:
                 if answer.status in _REDIRECTS:
                     url = _redirected(url, answer)
                     continue
+                if answer.status == 304 and "If-None-Match" in headers:
+                    return None
                 return await self._taken(answer)
         raise FetchFault(f"leads on more than {_MAX_REDIRECTS} times")
 
@@ -136,9 +138,7 @@ class RemoteBundle:
             headers["If-None-Match"] = self._etag
         return headers
 
-    async def _taken(self, answer: aiohttp.ClientResponse) -> bytes | None:
-        if answer.status == 304 and self._etag is not None:
-            return None
+    async def _taken(self, answer: aiohttp.ClientResponse) -> bytes:
         if answer.status != 200:
             raise FetchFault(f"the server answered {answer.status}{_cure(answer.status)}")
         content = bytearray()

@@ -345,6 +345,25 @@ async def test_an_answer_that_is_cut_off_is_not_taken(server: BundleServer) -> N
     assert remote.content == server.content
 
 
+async def test_what_is_forgotten_while_it_is_asked_for_is_asked_for_again(server: BundleServer) -> None:
+    remote = RemoteBundle(place(server))
+    await remote.start()
+    await remote.refresh()
+    once = server.requests[-1]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        remote.forget()  # as when another bundle cannot be put in force beside it
+        return web.Response(status=304)
+
+    server.answer = answer
+    assert not await remote.refresh()
+    assert remote.fault is None
+    server.answer = None
+    await remote.refresh()
+    await remote.close()
+    assert server.requests[-1][1].keys() == once[1].keys()
+
+
 async def test_a_redirect_is_followed_on_the_same_server_only(server: BundleServer) -> None:
     async def moved(request: web.Request) -> web.StreamResponse:
         if request.path == "/bundle.tar.gz":
