@@ -9,7 +9,7 @@ from rapidfuzz import fuzz
 
 from proxy.model import dumps
 from proxy.schemas.definitions import Definition
-from proxy.schemas.lint.findings import Finding, Severity
+from proxy.schemas.lint.findings import Finding, Severity, sorted_by_weight
 from proxy.schemas.lint.walking import words
 
 MANY_TOOLS, MOST_TOOLS = 20, 128
@@ -45,11 +45,11 @@ def _too_many(definitions: Sequence[Definition]) -> list[Finding]:
 
 
 def _pairs(definitions: Sequence[Definition]) -> list[Finding]:
+    """For each tool, the worst that it has in common with one before it."""
     found: list[Finding] = []
     for index, one in enumerate(definitions):
-        for other in definitions[:index]:
-            if (finding := _pair(other, one)) is not None:
-                found.append(finding)
+        pairs = [pair for other in definitions[:index] if (pair := _pair(other, one)) is not None]
+        found += sorted_by_weight(pairs)[:1]
     return found
 
 

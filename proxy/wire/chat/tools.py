@@ -10,29 +10,15 @@ from proxy.model import HostedTool, Request
 from proxy.wire.chat.request import changed
 from proxy.wire.codec import BadRequest
 from proxy.wire.redefining import Define, defined, definition, settings_of
+from proxy.wire.switches import kind_of, switched_on, switches
 
-# Members of the request that turn on what the provider does by itself, and how policies name it.
-_HOSTED_KEYS = {
-    "web_search_options": "web_search",
-    "search_parameters": "web_search",  # xAI
-    "search_settings": "web_search",  # Groq
-    "enable_search": "web_search",  # DashScope
-    "search_options": "web_search",  # DashScope
-    "plugins": "plugins",  # OpenRouter
-    "connectors": "connectors",  # Cohere
-    "compound_custom": "compound",  # Groq
-    "mcp_servers": "mcp",
-}
 _FUNCTIONS = ("function", "custom")
 
 
 def hosted(body: Mapping[str, Any]) -> list[HostedTool]:
     """The hosted tools: members of the request, and tools of any type that is not the application's own."""
-    found = [
-        HostedTool(type, key) for key, type in _HOSTED_KEYS.items() if body.get(key) not in (None, False)
-    ]
-    kinds = (_kind(tool) for tool in body.get("tools") or [])
-    return found + [HostedTool(kind) for kind in dict.fromkeys(kinds) if kind not in _FUNCTIONS]
+    kinds = dict.fromkeys(map(kind_of, body.get("tools") or []))
+    return switched_on(body) + [HostedTool(kind) for kind in kinds if kind not in _FUNCTIONS]
 
 
 def without(request: Request, functions: Collection[str], hosted: Collection[HostedTool]) -> Request:
@@ -46,7 +32,7 @@ def without(request: Request, functions: Collection[str], hosted: Collection[Hos
             left = [tool for tool in body[key] if not _is_among(tool, functions, kinds)]
             if len(left) < len(body[key]):
                 changes[key] = left
-    dropped = {tool.label for tool in hosted if tool.label}
+    dropped = switches(hosted)
     # An empty list of tools, or a choice without tools, is an error to providers.
     dropped |= {key for key, left in changes.items() if not left}
     if not (changes.get("tools") or ("tools" not in changes and body.get("tools"))):
@@ -59,12 +45,8 @@ def without(request: Request, functions: Collection[str], hosted: Collection[Hos
     return request if kept.keys() == body.keys() and not changes else changed(replace(request, body=kept))
 
 
-def _kind(tool: Mapping[str, Any]) -> str:
-    return str(tool.get("type", "function"))
-
-
 def _is_among(tool: Mapping[str, Any], functions: Collection[str], kinds: Collection[str]) -> bool:
-    kind = _kind(tool)
+    kind = kind_of(tool)
     inner = tool.get(kind) if isinstance(tool.get(kind), dict) else tool
     name = (inner or {}).get("name")
     return kind in kinds or (isinstance(name, str) and name in functions)
@@ -74,8 +56,9 @@ def _check_choice(body: Mapping[str, Any], functions: Collection[str], kinds: Co
     for key in ("tool_choice", "function_call"):
         choice = body.get(key)
         if isinstance(choice, dict) and _is_among(choice, functions, kinds):
-            inner = choice.get(_kind(choice))
-            name = (inner if isinstance(inner, dict) else choice).get("name") or _kind(choice)
+            kind = kind_of(choice)
+            inner = choice.get(kind)
+            name = (inner if isinstance(inner, dict) else choice).get("name") or kind
             raise BadRequest(f"{key} names {name!r}, which you may not use.", key)
 
 
@@ -110,7 +93,7 @@ def redefined(request: Request, define: Define) -> Request:
 
 
 def _redefined_tool(wire: dict[str, Any], define: Define) -> dict[str, Any]:
-    kind = _kind(wire)
+    kind = str(wire.get("type", "function"))
     inner = wire.get(kind) if kind in _FUNCTIONS else None
     if not isinstance(inner, dict) or not isinstance(name := inner.get("name"), str):
         return wire
