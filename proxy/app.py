@@ -164,15 +164,19 @@ class App:
     admin_url: str = ""
 
     async def start(self) -> None:
-        """Open the log, then the pool, then the doors."""
+        """Open the log, then the pool, then the doors; raises ``ConfigFault`` where they stay shut."""
         for sink in self.logs:
             sink.start()
         await self.upstream.start()
         if isinstance(self.store, RedisStore):
             await self.store.start()
         self._unfollow = asyncio.Event()
-        for follower in self.followers:
-            await follower.start()
+        try:
+            for follower in self.followers:
+                await follower.start()
+        except PolicyFault as exc:
+            await self._close()
+            raise ConfigFault(exc.faults) from None
         self._following = [spawn(follower.run(self._unfollow)) for follower in self.followers]
         settings = self.settings
         # aiohttp waits this long twice: before it stops reading what clients send, and before it cancels.
@@ -198,6 +202,9 @@ class App:
         await self._admin.cleanup()
         self._unfollow.set()
         await asyncio.gather(*self._following)
+        await self._close()
+
+    async def _close(self) -> None:
         for follower in self.followers:
             await follower.close()
         await self.upstream.close()
@@ -317,6 +324,7 @@ def _assemble(
     models = [glob for upstream in settings.upstreams for glob in upstream.models if "*" not in glob]
     sink = Tee(*logs, MetricsSink(metrics, tools=sorted(registry.specs), models=models))
     upstream = HttpUpstream(endpoints)
+    parts.count_evaluations(engine, metrics)
     trial = parts.trial(settings, sink, logs, metrics)
     asked = trial.beside(engine) if trial is not None else engine
     core = _core(settings, asked, registry, store, upstream, sink)
@@ -328,6 +336,9 @@ def _assemble(
         CODECS,
         max_request_bytes=limits.max_request_bytes,
         keepalive_s=limits.keepalive_s,
+        body_timeout_s=limits.body_timeout_s,
+        idle_connection_s=limits.idle_connection_s,
+        stalled_client_s=limits.stalled_client_s,
         doors=doors,
     )
     return App(

@@ -297,6 +297,12 @@ class Limits(Section):
     """Bytes of tool calls held until their turn is complete."""
     max_event_bytes: Bytes = 4 * 2**20
     """Bytes of one event of a stream."""
+    body_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
+    """Seconds for the whole of a judged request's body to arrive."""
+    idle_connection_s: Annotated[float, Field(gt=0, le=3_600)] = 75.0
+    """Seconds for which a kept connection may be silent, and for the head of a request to arrive."""
+    stalled_client_s: Annotated[float, Field(ge=0.1, le=86_400)] = 300.0
+    """Seconds after which a client that reads nothing of its answer is given up."""
     settled_ttl_s: Annotated[float, Field(ge=60, le=30 * 86_400)] = 86_400.0
     """Seconds for which settled calls are kept, so that later requests can carry them."""
     keepalive_s: Annotated[float, Field(ge=0.1, le=300)] = 5.0

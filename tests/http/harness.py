@@ -110,15 +110,11 @@ async def start(
     provider: Any,
     folder: Path,
     environ: Mapping[str, str] | None = None,
-    tune: Mapping[str, float] | None = None,
     **sections: Any,
 ) -> Callgate:
-    """Build and start; ``sections`` are those of the settings, ``tune`` bounds that have none."""
+    """Build and start; ``sections`` are those of the settings."""
     folder.mkdir(exist_ok=True)
     app = build(settings(provider.url, folder, **sections), environ or {})
-    for name, seconds in (tune or {}).items():
-        assert hasattr(app.proxy, f"_{name}")
-        setattr(app.proxy, f"_{name}", seconds)
     await app.start()
     return Callgate(app, provider, folder / "audit")
 

@@ -185,14 +185,14 @@ async def test_a_chunked_request_within_the_bound(serve: Serve) -> None:
 
 
 async def test_a_body_that_does_not_come(serve: Serve) -> None:
-    callgate = await serve({"text": "Fine."}, tune={"body_timeout_s": 0.1})
+    callgate = await serve({"text": "Fine."}, limits={"body_timeout_s": 0.1})
     request = http("POST", POST, BODY)
     _refused(RawAnswer(await talk(callgate.port, request[:-5])), 408, "request_timeout")
     await _serves(callgate)
 
 
 async def test_a_head_that_does_not_come(serve: Serve) -> None:
-    callgate = await serve({"text": "Fine."}, tune={"idle_connection_s": 0.1})
+    callgate = await serve({"text": "Fine."}, limits={"idle_connection_s": 0.1})
     assert await talk(callgate.port, http("POST", POST, BODY)[:60]) == b""
     await _serves(callgate)
 

@@ -139,7 +139,7 @@ async def test_a_slow_reader_slows_the_provider_and_is_not_taken_for_a_silent_on
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such option")
 async def test_a_client_that_never_reads_is_left(before: Before) -> None:
     async with Firehose() as provider:
-        callgate = await before(provider, tune={"stalled_client_s": 0.3})
+        callgate = await before(provider, limits={"stalled_client_s": 0.3})
         with _narrow_client(callgate.port):
             await asyncio.wait_for(provider.left.wait(), 10)
         assert (await callgate.exchange())["outcome"] == "cancelled"
