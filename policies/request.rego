@@ -1,19 +1,27 @@
 # METADATA
-# title: The tools that the provider runs itself
+# title: Models that search by themselves
 # description: >-
-#   Web search, code interpreter, remote MCP servers and the like run where no call can be judged: those
-#   that no role of the caller lists are taken out of the request.
+#   Some models search the web without being offered a tool for it: their names alone tell. Such a model is for
+#   callers with a role that lists web_search.
 package callgate.request
 
 import data.callgate.access
 
-default decision := {"effect": "deny", "reasons": ["no policy allows this request"], "strip": []}
+default decision := {"effect": "deny", "reasons": ["no policy allows this request"]}
 
-decision := {"effect": "allow", "reasons": reasons, "strip": strip} if {
+decision := {"effect": "deny", "reasons": [reason]} if {
+	searches(input.model)
+	not access.hosts("web_search")
+	reason := sprintf("%s may not use the model %s, which searches the web", [
+		access.called(input.principal),
+		input.model,
+	])
+} else := {"effect": "allow"} if {
 	is_array(input.principal.roles)
-	is_array(input.hosted)
+	is_string(input.model)
 }
 
-strip := sort({type | some type in input.hosted; not access.hosts(type)})
-
-reasons := [sprintf("%s may not use the hosted tool %s", [access.called(input.principal), type]) | some type in strip]
+searches(model) if {
+	some part in data.callgate.searching_models
+	contains(lower(model), part)
+}

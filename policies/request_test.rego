@@ -2,35 +2,40 @@ package callgate.request_test
 
 import data.callgate.given
 
-asking(roles, hosted) := answer if {
+asking(roles, model) := answer if {
 	answer := data.callgate.request.decision with input as {
 		"principal": {"id": "alice", "roles": roles, "tenant": "", "claims": {}},
-		"hosted": hosted,
+		"model": model,
 	}
 		with data.callgate.roles as given.roles
+		with data.callgate.searching_models as ["-search-preview"]
 }
 
-test_a_role_keeps_the_hosted_tools_that_it_lists if {
-	asking(["reader"], ["web_search"]) == {"effect": "allow", "reasons": [], "strip": []}
+test_any_role_may_use_a_model_that_only_answers if {
+	asking(["developer"], "gpt-4o").effect == "allow"
 }
 
-test_other_hosted_tools_are_stripped if {
-	asking(["reader"], ["web_search", "mcp"]) == {
-		"effect": "allow",
-		"reasons": ["role 'reader' may not use the hosted tool mcp"],
-		"strip": ["mcp"],
+test_a_role_that_lists_the_search_may_use_a_model_that_searches if {
+	asking(["reader"], "gpt-4o-Search-Preview-2025-03-11").effect == "allow"
+}
+
+test_other_roles_may_not if {
+	asking(["developer"], "gpt-4o-Search-Preview-2025-03-11") == {
+		"effect": "deny",
+		"reasons": ["role 'developer' may not use the model gpt-4o-Search-Preview-2025-03-11, which searches the web"],
 	}
 }
 
-test_a_role_that_lists_none_keeps_none if {
-	asking(["developer"], ["web_search"]).strip == ["web_search"]
-}
-
-test_without_a_role_all_are_kept if {
-	asking([], ["web_search", "mcp"]).strip == []
+test_without_a_role_every_model_may_be_used if {
+	asking([], "gpt-4o-search-preview").effect == "allow"
 }
 
 test_an_incomplete_input_is_denied if {
 	answer := data.callgate.request.decision with input as {}
+	answer.effect == "deny"
+}
+
+test_without_a_caller_nothing_is_allowed if {
+	answer := data.callgate.request.decision with input as {"model": "gpt-4o"}
 	answer.effect == "deny"
 }

@@ -42,15 +42,9 @@ def stand(package: str, document: Any, input: Mapping[str, Any]) -> Stand:
         return _on_call(document, input["call"])
     if package == request.PACKAGE:
         decision = request.read_decision(document)
-        found = {"strip": decision.strip, "approve": decision.approve}
-        # What may not be used at all need not be approved either.
-        withheld = {f"use {name}" for name in decision.strip}
-        withheld |= {f"silently {name}" for name in (*decision.strip, *decision.approve)}
-        effect = "allow" if decision.allowed else "deny"
-        return Stand(effect, decision.reasons, _present(found), frozenset(withheld))
+        return Stand("allow" if decision.allowed else "deny", decision.reasons)
     if package == tools.PACKAGE:
-        hidden = tools.read_decision(document)
-        return Stand("allow", (), _present({"hide": sorted(hidden)}), hidden)
+        return _on_tools(document)
     return _on_result(document)
 
 
@@ -63,6 +57,17 @@ def _on_call(document: Any, asked: Mapping[str, Any]) -> Stand:
         "arguments": verdict.arguments if isinstance(verdict, Repair) else None,
     }
     return Stand(_CALL_EFFECTS[verdict.name], verdict.reasons, _present(found))
+
+
+def _on_tools(document: Any) -> Stand:
+    decision = tools.read_decision(document)
+    found = {"hide": sorted(decision.hide), "hosted": dict(decision.hosted)}
+    withheld = {f"show {name}" for name in decision.hide}
+    for name, word in decision.hosted.items():
+        # Each word takes away what the one before it does, and more.
+        ways = ("use silently", "use", "ask with")
+        withheld |= {f"{way} {name}" for way in ways[: ("approve", "strip", "deny").index(word) + 1]}
+    return Stand("allow", decision.reasons, _present(found), frozenset(withheld))
 
 
 def _on_result(document: Any) -> Stand:
@@ -79,7 +84,7 @@ def _on_result(document: Any) -> Stand:
 
 
 def _present(obligations: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in obligations.items() if value not in (None, (), [])}
+    return {name: value for name, value in obligations.items() if value not in (None, (), [], {})}
 
 
 def compare(live: Stand, candidate: Stand) -> Change:

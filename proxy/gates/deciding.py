@@ -98,6 +98,17 @@ def texts(value: Any, what: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+def members(decision: Any, package: str, known: tuple[str, ...]) -> None:
+    """Raise ``Unavailable`` unless a decision is an object without other members than these.
+
+    A word that is not known must not be passed over: it may be meant to forbid something.
+    """
+    if not isinstance(decision, dict):
+        raise Unavailable(f"{package}.decision is not an object")
+    if unknown := decision.keys() - set(known):
+        raise Unavailable(f"{package}.decision has members that mean nothing: {', '.join(sorted(unknown))}")
+
+
 def effect(decision: Any, package: str, known: tuple[str, ...]) -> str:
     """The decision's effect; raises ``Unavailable`` for a document that has none of those known."""
     if not isinstance(decision, dict):

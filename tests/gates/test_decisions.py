@@ -81,11 +81,12 @@ async def test_other_policies_are_asked_anew() -> None:
     gate = ToolsGate(engine := CountingEngine(HIDE, EFFECTS))
     registry = registry_of({"name": "a", "effect": "write"})
     assert await shown(gate, ["a"], registry) == []
-    engine.replace(PolicySet.of(HIDE, {"effects": {"support": ["write"]}}))
+    await engine.replace(PolicySet.of(HIDE, {"effects": {"support": ["write"]}}))
     assert await shown(gate, ["a"], registry) == ["a"]
-    engine.replace(PolicySet.of({}))
+    await engine.replace(PolicySet.of({}))
     assert await shown(gate, ["a"], registry) == ["a"]
     assert len(engine.asked) == 2
+    await engine.close()
 
 
 @pytest.mark.parametrize(
@@ -122,12 +123,11 @@ class Stubborn(ChatCodec):
 
 
 async def test_what_cannot_be_taken_out_is_not_sent() -> None:
-    strip = 'package callgate.request\n\ndecision := {"effect": "allow", "strip": ["plugins"]}\n'
-    engine = CountingEngine({"request.rego": strip, "tools.rego": hiding_rule("true")})
+    strip = 'package callgate.tools\n\ndecision := {"hosted": {"plugins": "strip"}}\n'
     request = Stubborn().read(request_of(tools=["a"], plugins=[]).raw)
-    for gate in (RequestGate(engine), ToolsGate(engine)):
+    for rule in (strip, hiding_rule("true")):
         with pytest.raises(Refused) as caught:
-            await gate.admit(request, situation_of(request))
+            await ToolsGate(CountingEngine({"tools.rego": rule})).admit(request, situation_of(request))
         assert caught.value.code == "request_denied"
 
 
@@ -143,8 +143,15 @@ decision := {"effect": "deny"} if {
 """
 
 
-async def test_hosted_tools_are_told_apart() -> None:
-    gate = RequestGate(engine := CountingEngine({"request.rego": REQUEST}))
+DENY = """package callgate.tools
+
+decision := {"hosted": {tool.type: "deny" | some tool in input.hosted_tools; tool.label == "plugins"}}
+"""
+
+
+@pytest.mark.parametrize(("kind", "module"), [(RequestGate, REQUEST), (ToolsGate, DENY)])
+async def test_hosted_tools_are_told_apart(kind: Any, module: str) -> None:
+    gate = kind(engine := CountingEngine({"module.rego": module}))
     plain = request_of(tools=["a"])
     labelled = request_of(tools=["a"], plugins=[])
     for _ in range(2):

@@ -4,19 +4,42 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import orjson
 import yaml
 
 from proxy.config import Settings
+from proxy.engines.policyset import PolicySet
+from proxy.engines.regorus import RegorusEngine
 from proxy.gates.results import MAX_POLICY_CHARS
 from proxy.gates.shaping import shaped, shortened
+from proxy.gates.tools import Word, read_decision
 from proxy.tools import ToolSpec
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "gates.md").read_text(encoding="utf-8")
 SETTINGS, TOOL, MODELS = (
     yaml.safe_load(block) for block in re.findall(r"```yaml\n(.+?)```", GUIDE, re.DOTALL)
 )
+
+
+async def test_the_decision_on_tools_is_one() -> None:
+    (example,) = re.findall(r"```rego\n(.+?)```", GUIDE, re.DOTALL)
+    engine = RegorusEngine(PolicySet.of({"tools.rego": example}))
+    tools = [{"name": "drop", "effect": "destructive"}, {"name": "look", "effect": "read"}]
+    asked = {"tools": tools, "hosted": [], "hosted_tools": []}
+    decision = read_decision(await engine.decide("callgate.tools", asked))
+    assert decision.hide == {"drop"}
+    assert set(decision.hosted.values()) == set(get_args(Word))
+
+
+async def test_so_is_the_one_that_knows_what_is_allowed() -> None:
+    (hosted,) = re.findall(r"`(\{tool: .+?\})`", GUIDE)
+    rule = f'package callgate.tools\n\nallowed := ["web_search"]\n\ndecision := {{"hosted": {hosted}}}\n'
+    engine = RegorusEngine(PolicySet.of({"tools.rego": rule}))
+    asked = {"tools": [], "hosted": ["web_search", "tomorrow"], "hosted_tools": []}
+    decision = read_decision(await engine.decide("callgate.tools", asked))
+    assert decision.hosted == {"tomorrow": "strip"}
 
 
 def test_the_examples_load() -> None:

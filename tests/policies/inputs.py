@@ -73,7 +73,7 @@ def situations(batch: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[Any
         "conversation": st.fixed_dictionaries(
             {"id": st.text(), "query": st.text(), "turn": st.integers(0, 9)}
         ),
-        "model": st.text(),
+        "model": st.sampled_from(["gpt-4o-search-preview", "sonar-pro"]) | st.text(),
         "protocol": st.sampled_from(["chat", "responses", "messages"]),
         "batch": batch,
         "history": st.fixed_dictionaries(
@@ -98,23 +98,20 @@ def call_inputs(draw: st.DrawFn) -> dict[str, Any]:
     return {**situation, "call": call, "tool": draw(tools(name))}
 
 
-tools_inputs = st.fixed_dictionaries({**situations(st.just([])), "tools": st.lists(tools(), max_size=4)})
-request_inputs = st.fixed_dictionaries(
-    {
-        **situations(st.just([])),
-        "hosted": st.lists(st.sampled_from(["mcp", "web_search"]) | st.text(), max_size=3),
-        "hosted_tools": st.lists(
-            st.fixed_dictionaries(
-                {
-                    "type": st.sampled_from(["mcp", "web_search"]),
-                    "label": st.text(),
-                    "approvable": st.booleans(),
-                }
-            ),
-            max_size=3,
+hosted: dict[str, st.SearchStrategy[Any]] = {
+    "hosted": st.lists(st.sampled_from(["mcp", "web_search"]) | st.text(), max_size=3),
+    "hosted_tools": st.lists(
+        st.fixed_dictionaries(
+            {"type": st.sampled_from(["mcp", "web_search"]), "label": st.text(), "approvable": st.booleans()}
         ),
-        "tools": st.lists(names, max_size=4),
-    }
+        max_size=3,
+    ),
+}
+tools_inputs = st.fixed_dictionaries(
+    {**situations(st.just([])), **hosted, "tools": st.lists(tools(), max_size=4)}
+)
+request_inputs = st.fixed_dictionaries(
+    {**situations(st.just([])), **hosted, "tools": st.lists(names, max_size=4)}
 )
 result_inputs = st.fixed_dictionaries(
     {

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.engines.compiling import MINIMAL_INPUT
 from proxy.engines.policyset import PolicySet
-from proxy.engines.regorus import MINIMAL_INPUT, RegorusEngine
+from proxy.engines.regorus import RegorusEngine
 from proxy.gates.request import request_input
 from proxy.gates.results import result_input
+from proxy.gates.tools import tools_input
 from proxy.guards.base import Context, Situation
 from proxy.guards.policy import policy_input, read_decision
 from proxy.model import History, PastCall, Principal, Request, ToolCall
@@ -113,7 +115,7 @@ def test_what_the_gates_ask_is_what_the_schema_says() -> None:
     (result,) = request.results
     for definition, members in {
         "request_input": request_input(request),
-        "tools_input": {"tools": [tool_input(name, asked.registry(name)) for name in request.tools]},
+        "tools_input": tools_input(request, {name: asked.registry(name) for name in request.tools}),
         "result_input": {"tool": tool_input("", None), "result": result_input(result, result.content)},
     }.items():
         document = json.loads(json.dumps({**asked.policy_input, **members}))
@@ -127,7 +129,7 @@ def test_what_the_gates_ask_is_what_the_schema_says() -> None:
 def test_policies_are_proven_on_an_input_that_the_schemas_allow(definition: str) -> None:
     left_out = {"call", "tool", "tools", "hosted", "hosted_tools", "result"} - {
         "call_input": {"call", "tool"},
-        "tools_input": {"tools"},
+        "tools_input": {"hosted", "hosted_tools", "tools"},
         "request_input": {"hosted", "hosted_tools", "tools"},
         "result_input": {"tool", "result"},
     }[definition]

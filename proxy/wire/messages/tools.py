@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from proxy.model import HostedTool, OfferedTool, Request
+from proxy.wire import switches
 from proxy.wire.codec import BadRequest
 from proxy.wire.messages.request import blocks_of, changed
 from proxy.wire.redefining import Define, defined, definition
 
-_DATED = re.compile(r"_\d{8}$")
 # Anthropic defines these, and the application runs them: their calls are judged like any other.
 _RUN_BY_CLIENT = ("bash", "text_editor", "computer", "memory")
 # One entry offers a whole family of tools, whose calls name it beside the member.
@@ -35,8 +34,8 @@ _MEMBERS = {"computer": (*_POINTER, "cursor_position"), "browser": (*_POINTER, *
 
 def kind_of(tool: Mapping[str, Any]) -> str:
     """A tool's type without the date of its version; an application's own is a ``function``."""
-    kind = tool.get("type")
-    return "function" if kind in (None, "custom") else _DATED.sub("", str(kind))
+    kind = switches.kind_of(tool)
+    return "function" if kind == "custom" or tool.get("type", "") is None else kind
 
 
 def entries(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -87,6 +86,7 @@ def hosted(body: Mapping[str, Any]) -> list[HostedTool]:
         elif kind != "function" and kind not in _RUN_BY_CLIENT and kind not in _TOOLSETS:
             found.append(HostedTool(kind))
     found += [HostedTool("skill", str(skill.get("skill_id"))) for skill in _skills(body)]
+    found += switches.switched_on(body, but=("mcp_servers",))
     return list(dict.fromkeys(found))
 
 
@@ -117,7 +117,8 @@ def without(request: Request, functions: Collection[str], hosted: Collection[Hos
     dropped = {key for key in changes if key in ("tools", "mcp_servers") and not changes[key]}
     if "tools" in dropped:
         dropped.add("tool_choice")
-    if not changes:
+    dropped |= switches.switches(hosted)
+    if not (changes or dropped):
         return request
     kept = {key: changes.get(key, value) for key, value in body.items() if key not in dropped}
     return changed(replace(request, body=kept))

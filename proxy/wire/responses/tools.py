@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +12,7 @@ from proxy.wire.codec import BadRequest
 from proxy.wire.redefining import Define, defined, definition
 from proxy.wire.responses.items import Json
 from proxy.wire.responses.request import TOOL_CARRIERS, changed, input_items
+from proxy.wire.switches import kind_of, switched_on, switches
 
 _FUNCTIONS = ("function", "custom")
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -61,7 +62,7 @@ def _all_tools(body: Mapping[str, Any]) -> Iterator[Json]:
 
 
 def _offer(tools: Offered, wire: Mapping[str, Any], namespace: str) -> None:
-    kind, name = str(wire.get("type", "function")), wire.get("name")
+    kind, name = kind_of(wire), wire.get("name")
     if kind == "namespace":
         for inner in _inner(wire):
             _offer(tools, inner, f"{name}.")
@@ -91,7 +92,7 @@ def _runs_elsewhere(wire: Mapping[str, Any]) -> bool:
 
 def hosted(body: Mapping[str, Any]) -> list[HostedTool]:
     """The tools that the provider runs by itself; a prompt template and a reference may bring in any."""
-    found = [tool for wire in _all_tools(body) for tool in _hosted(wire)]
+    found = [tool for wire in _all_tools(body) for tool in _hosted(wire)] + switched_on(body)
     if body.get("prompt") is not None:
         found.append(_prompt(body["prompt"]))
     found += [HostedTool("item_reference") for item in input_items(body) if _is_opaque(item)]
@@ -99,7 +100,7 @@ def hosted(body: Mapping[str, Any]) -> list[HostedTool]:
 
 
 def _hosted(wire: Mapping[str, Any]) -> Iterator[HostedTool]:
-    kind = str(wire.get("type", "function"))
+    kind = kind_of(wire)
     if kind == "namespace":
         for inner in _inner(wire):
             yield from _hosted(inner)
@@ -109,6 +110,10 @@ def _hosted(wire: Mapping[str, Any]) -> Iterator[HostedTool]:
         yield HostedTool(kind, str(where or wire.get("server_label") or ""), approvable=True)
     elif kind not in _FUNCTIONS and (kind not in _CLIENT_RUN or _runs_elsewhere(wire)):
         yield HostedTool(kind)
+
+
+def _is_among(wire: Mapping[str, Any], hosted: Collection[HostedTool]) -> bool:
+    return any(tool in hosted for tool in _hosted(wire))
 
 
 def _prompt(prompt: Any) -> HostedTool:
@@ -124,7 +129,7 @@ def _is_opaque(item: Mapping[str, Any]) -> bool:
 def without(request: Request, functions: Collection[str], unwanted: Collection[HostedTool]) -> Request:
     """The request without these tools; what is left keeps its order."""
     body = request.body
-    wanted = _Filter(functions, unwanted)
+    wanted = _Filter(functions, unwanted, _all_tools(body))
     _check_choice(body.get("tool_choice"), wanted)
     changes: dict[str, Any] = {}
     if body.get("tools"):
@@ -132,13 +137,17 @@ def without(request: Request, functions: Collection[str], unwanted: Collection[H
     if isinstance(body.get("input"), list):
         changes["input"] = wanted.input(body["input"])
     changes = {key: value for key, value in changes.items() if value != body[key]}
-    dropped = {"prompt"} if body.get("prompt") is not None and _prompt(body["prompt"]) in unwanted else set()
+    dropped = switches(unwanted)
+    if body.get("prompt") is not None and _prompt(body["prompt"]) in unwanted:
+        dropped.add("prompt")
     if changes.get("tools") == []:
         # An empty list of tools, or a choice without tools, is an error to providers.
         dropped |= {"tools", "tool_choice", "parallel_tool_calls"}
     elif isinstance(choice := body.get("tool_choice"), dict) and choice.get("type") == "allowed_tools":
         left = [tool for tool in _inner(choice) if not wanted.names_unwanted(tool)]
         if len(left) < len(choice.get("tools") or ()):
+            if not left and choice.get("mode") == "required":
+                raise BadRequest("tool_choice lists only tools that you may not use.", "tool_choice")
             changes["tool_choice"] = {**choice, "tools": left} if left else "none"
     if not changes and not dropped:
         return request
@@ -149,14 +158,18 @@ def without(request: Request, functions: Collection[str], unwanted: Collection[H
 class _Filter:
     """Tells which tools stay."""
 
-    def __init__(self, functions: Collection[str], unwanted: Collection[HostedTool]) -> None:
+    def __init__(
+        self, functions: Collection[str], unwanted: Collection[HostedTool], wires: Iterable[Json]
+    ) -> None:
         self._functions, self._unwanted = functions, unwanted
+        servers = (wire for wire in wires if kind_of(wire) == "mcp")
+        self._servers = {wire.get("server_label") for wire in servers if _is_among(wire, unwanted)}
 
     def tools(self, wires: list[Json], namespace: str = "") -> list[Json]:
         """The tools that stay; of a namespace, those of it that do."""
         kept: list[Json] = []
         for wire in wires:
-            if wire.get("type") == "namespace":
+            if kind_of(wire) == "namespace":
                 inner = self.tools(_inner(wire), f"{wire.get('name')}.")
                 if inner:
                     kept.append(wire if inner == wire.get("tools") else {**wire, "tools": inner})
@@ -178,25 +191,26 @@ class _Filter:
 
     def names_unwanted(self, tool: Mapping[str, Any]) -> bool:
         """Whether a ``tool_choice`` names what does not stay."""
-        kind = str(tool.get("type"))
-        name = tool.get("name")
+        kind, name = kind_of(tool), tool.get("name")
         if kind in _FUNCTIONS:
             full = f"{tool['namespace']}.{name}" if tool.get("namespace") else name
             return full in self._functions
-        return _CLIENT_RUN.get(kind) in self._functions or any(t.type == kind for t in self._unwanted)
+        if kind == "mcp":
+            return tool.get("server_label") in self._servers
+        return _CLIENT_RUN.get(kind) in self._functions or HostedTool(kind) in self._unwanted
 
     def _takes(self, wire: Mapping[str, Any], namespace: str) -> bool:
-        kind = str(wire.get("type", "function"))
+        kind = kind_of(wire)
         if kind in _FUNCTIONS:
             return f"{namespace}{wire.get('name')}" in self._functions
-        if any(tool in self._unwanted for tool in _hosted(wire)):
+        if _is_among(wire, self._unwanted):
             return True
         return not _runs_elsewhere(wire) and _CLIENT_RUN.get(kind) in self._functions
 
 
 def _check_choice(choice: Any, wanted: _Filter) -> None:
     if isinstance(choice, dict) and choice.get("type") != "allowed_tools" and wanted.names_unwanted(choice):
-        name = choice.get("name") or choice.get("type")
+        name = choice.get("server_label") or choice.get("name") or choice.get("type")
         raise BadRequest(f"tool_choice names {name!r}, which you may not call.", "tool_choice")
 
 
@@ -204,10 +218,10 @@ def with_approval(request: Request, watched: Collection[HostedTool]) -> Request:
     """The request with these remote servers' tools made to wait for an approval at each use."""
 
     def ask(wire: Json) -> Json:
-        if wire.get("type") == "namespace":
+        if kind_of(wire) == "namespace":
             return {**wire, "tools": [ask(tool) for tool in _inner(wire)]}
-        is_watched = any(tool in watched for tool in _hosted(wire))
-        return {**wire, "require_approval": "always"} if is_watched and wire.get("type") == "mcp" else wire
+        is_watched = kind_of(wire) == "mcp" and _is_among(wire, watched)
+        return {**wire, "require_approval": "always"} if is_watched else wire
 
     return _mapped(request, ask)
 
@@ -249,7 +263,7 @@ def _redefined(wires: list[Json], define: Define, namespace: Mapping[str, Any] =
 
 
 def _redefined_tool(wire: Json, define: Define, namespace: Mapping[str, Any]) -> Json:
-    kind, name = str(wire.get("type", "function")), wire.get("name")
+    kind, name = kind_of(wire), wire.get("name")
     if kind == "namespace":
         inner = _inner(wire)
         # What is said of a namespace is said of each of its tools.
