@@ -381,6 +381,8 @@ class Request:
     """What the provider remembers of the conversation and ``body`` does not say."""
     hidden: frozenset[str] = frozenset()
     """Names of what the provider knows of the conversation and the client does not, in the codec's words."""
+    changed: Mapping[str, str] = field(default_factory=dict)
+    """The arguments of calls that the client was given with others than the provider knows, by call id."""
     owned: str = ""
     """The conversation that it goes on, where that was begun through Callgate for this principal."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -140,8 +140,12 @@ class Remembered:
     """The conversation that it stands for."""
     given: frozenset[str] = frozenset()
     """Marks of the calls that the client was given, or brought."""
+    names: frozenset[str] = frozenset()
+    """All hidden names, as requests carry them."""
+    unseen: frozenset[str] = frozenset()
+    """Marks of the calls that the client was not given; what is here outweighs what is there."""
     hidden: frozenset[str] = frozenset()
-    """Names of what the client was not given, in the codec's words; a name here outweighs a mark there."""
+    """Ids of these calls, and other names of what the client does not see."""
     changed: Mapping[str, str] = field(default_factory=dict)
     """The arguments of calls that were given with others than the model wrote, by call id."""
     notices: Mapping[int, str] = field(default_factory=dict)
@@ -150,9 +154,30 @@ class Remembered:
 
     def arguments(self, call: ToolCall) -> str | None:
         """With which arguments the client was given this call; None where it is not known to have been."""
-        if call.id in self.hidden or mark(call) not in self.given:
+        name = mark(call)
+        if call.fault is not None or name in self.unseen or name not in self.given:
             return None
         return self.changed.get(call.id, call.arguments_json)
+
+    def is_unseen(self, call: ToolCall) -> bool:
+        """Whether the client is known not to have been given this call."""
+        return mark(call) in self.unseen
+
+
+ALL = "*"
+"""Among hidden names: more than are kept. Then nothing counts as given, and everything is judged anew."""
+
+
+def hidden_name(call: ToolCall | PastCall) -> str:
+    """The name of a call that the client does not see."""
+    return f"call:{mark(call)}:{call.id}"
+
+
+def remembered_names(names: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Marks of hidden calls, and the ids of these beside whatever else is hidden."""
+    calls = [name.split(":", 2)[1:] for name in names if name.startswith("call:")]
+    others = [name for name in names if not name.startswith("call:")]
+    return frozenset(mark for mark, _ in calls), frozenset(others).union(id for _, id in calls)
 
 
 def mark(call: ToolCall | PastCall) -> str:

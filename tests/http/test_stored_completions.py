@@ -191,7 +191,13 @@ async def test_what_the_provider_changed_is_judged(serve: Serve, client_of: Clie
     assert again.choices[0].message.tool_calls is None
     assert again.choices[0].finish_reason == "stop"
     kept["tool_calls"][0]["function"] |= {"name": "get_user", "arguments": '{"id":8}'}
-    assert (await client.chat.completions.retrieve(first.id)).choices[0].message.tool_calls is None
+    assert (await client.chat.completions.retrieve(first.id)).choices[0].message.tool_calls
+    decisions = await callgate.records("decision")
+    assert [(r["gen_ai.tool.name"], r["verdict"]) for r in decisions] == [
+        ("get_user", "Allow"),
+        ("drop_table", "Deny"),
+        ("get_user", "Allow"),
+    ]
 
 
 async def test_the_sync_client_lists_too(tmp_path: Any) -> None:

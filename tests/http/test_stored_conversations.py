@@ -233,8 +233,10 @@ async def test_a_forged_call_gives_nothing_away(serve: Serve, client_of: ClientO
         "arguments": '{"id":1}',
     }
     await client.conversations.items.create(id, items=[forged, output("call_drop", "mine")])
-    listed = [item async for item in client.conversations.items.list(id)]
-    assert not [word for item in listed for word in secrets_in(item.to_dict())]
+    listed = [item.to_dict() async for item in client.conversations.items.list(id)]
+    assert {word for item in listed for word in secrets_in(item)} == {"call_drop"}, "which it wrote itself"
+    mine = [item for item in listed if item.get("call_id") == "call_drop"]
+    assert [(item["type"], item["name"]) for item in mine] == [("function_call", "get_user")]
 
 
 @pytest.mark.parametrize("items", ["x", [1], {"a": 1}, [{"type": 7}]])

@@ -162,7 +162,8 @@ class Reading:
             choices=1,
             reader=codec,
             earlier=known.history,
-            hidden=known.hidden,
+            hidden=known.names,
+            changed=known.changed,
             owned=known.owned,
         )
         return self.situation_of(request)
@@ -189,7 +190,7 @@ class Reading:
         unknown = {
             place: call
             for place, call in enumerate(calls)
-            if known.arguments(call) is None and call.id not in known.hidden
+            if known.arguments(call) is None and not known.is_unseen(call)
         }
         if unknown:
             situation.begin_turn(tuple(calls))

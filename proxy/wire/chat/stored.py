@@ -9,14 +9,12 @@ from typing import Any
 
 from proxy.model import PastCall, Request, ToolCall, ToolResult, Turn, loads_frame
 from proxy.wire.chat.request import calls_of, text_of
-from proxy.wire.codec import Ending, Remembered, Rounds, mark
+from proxy.wire.codec import ALL, Ending, Remembered, Rounds, hidden_name, mark, remembered_names
 from proxy.wire.writing import write_json
 
 Json = dict[str, Any]
 
 _MAX_NAMES = 1000
-_ALL = "*"
-"""Stands for more names than are kept: then no call and no result is shown."""
 
 
 def is_stored(body: Mapping[str, Any]) -> bool:
@@ -31,7 +29,7 @@ def own_words(text: str) -> str:
 
 def hiding(request: Request, messages: Sequence[Json]) -> Request:
     """The request, which will hold these messages: the calls in them that it did not bring are hidden."""
-    names = frozenset(_ids(messages)) - frozenset(_ids(request.body["messages"]))
+    names = frozenset(_names(messages)) - frozenset(_names(request.body["messages"]))
     return replace(request, hidden=request.hidden | names) if names else request
 
 
@@ -42,24 +40,25 @@ def hiding_words(request: Request, text: str) -> Request:
     return replace(request, hidden=request.hidden | {own_words(text)})
 
 
-def _ids(messages: Sequence[Json]) -> Iterator[str]:
+def _names(messages: Sequence[Json]) -> Iterator[str]:
     for message in messages:
-        yield from (id for id, _, _ in calls_of(message) if id)
-        if message.get("role") == "tool":
-            yield str(message.get("tool_call_id"))
+        for id, name, text in calls_of(message):
+            yield hidden_name(PastCall(id, name, text, None, 0))
 
 
 def noted(asked: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResult], ending: Ending) -> bytes:
     """What to keep of a stored completion: how it was told, and what its conversation hides."""
-    names = asked.hidden.union(call.id for one, _ in hidden for call in one.calls)
-    names = names.union(result.call_id for result in settled)
+    told = {result.call_id for result in settled}
+    unseen = [call for one, _ in hidden for call in one.calls]
+    unseen += [call for call in turn.calls if call.id in told]
+    names = asked.hidden.union(map(hidden_name, unseen))
     pairs = zip(turn.calls, ending.arguments, strict=bool(ending.arguments))
     given: list[PastCall | ToolCall] = [*asked.history.calls, *turn.calls]
     kept = {
         "model": asked.model,
         "rounds": list(ending.rounds),
         "given": [mark(call) for call in given[-_MAX_NAMES:]],
-        "hidden": sorted(names) if len(names) <= _MAX_NAMES else [_ALL],
+        "hidden": sorted(names) if len(names) <= _MAX_NAMES else [ALL],
         "changed": {c.id: text for c, text in pairs if text is not None and text != c.arguments_json},
         "notices": {str(choice): text for choice, text in ending.notices.items()},
     }
@@ -69,11 +68,13 @@ def noted(asked: Request, hidden: Rounds, turn: Turn, settled: Sequence[ToolResu
 def recall(kept: bytes) -> Remembered:
     """What is known of a stored completion."""
     record = loads_frame(kept)
-    hidden = frozenset(record["hidden"])
+    unseen, hidden = remembered_names(record["hidden"])
     return Remembered(
         model=record["model"],
         rounds=tuple(record["rounds"]),
-        given=frozenset(record["given"]) if _ALL not in hidden else frozenset(),
+        given=frozenset(record["given"]) if ALL not in hidden else frozenset(),
+        names=frozenset(record["hidden"]),
+        unseen=unseen,
         hidden=hidden,
         changed=record["changed"],
         notices={int(choice): text for choice, text in record["notices"].items()},
@@ -104,7 +105,7 @@ def shown(message: Json, known: Remembered) -> Json | None:
     if role in ("system", "developer"):
         return None if own_words(text_of(message.get("content"))) in known.hidden else message
     if role == "tool":
-        return None if known.hidden & {_ALL, str(message.get("tool_call_id"))} else message
+        return None if known.hidden & {ALL, str(message.get("tool_call_id"))} else message
     calls = message.get("tool_calls")
     legacy = message.get("function_call")
     if not calls and not legacy:
@@ -122,5 +123,5 @@ def _is_given(call: Any, known: Remembered, message: Mapping[str, Any] | None = 
     if not isinstance(call, dict):
         return False
     found = list(calls_of(message or {"tool_calls": [call]}))
-    marks = [mark(PastCall(id, name, text, None, 0)) for id, name, text in found if id not in known.hidden]
-    return bool(found) and len(marks) == len(found) and known.given.issuperset(marks)
+    marks = {mark(PastCall(id, name, text, None, 0)) for id, name, text in found}
+    return bool(marks) and marks <= known.given and marks.isdisjoint(known.unseen)

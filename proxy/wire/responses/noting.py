@@ -8,13 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from proxy.model import Request, ToolCall, Turn
-from proxy.wire.codec import Ending, Rounds
+from proxy.wire.codec import ALL, Ending, Rounds, hidden_name
 from proxy.wire.responses import items
 from proxy.wire.responses.items import Json
 
 _MAX_NAMES = 1000
-ALL = "*"
-"""Stands for more names than are kept: then nothing counts as given, and everything is judged anew."""
+_MAX_CHANGED_CHARS = 64 * 1024
 
 
 def own_words(text: str) -> str:
@@ -23,31 +22,30 @@ def own_words(text: str) -> str:
 
 
 def hiding(request: Request, added: Iterable[Mapping[str, Any]], *known: Iterable[str]) -> Request:
-    """The request, which now holds these items that the client does not see, beside those of these names."""
-    names = {name for item in added for name in _names(item)}.union(*known)
+    """The request, which now holds these items of the proxy's own, and what has these hidden names.
+
+    Results are known by the calls that they answer.
+    """
+    said = (item for item in added if item.get("role") in ("developer", "system"))
+    names = {own_words(items.text_of(item.get("content"))) for item in said}.union(*known)
     return replace(request, hidden=request.hidden | names) if names else request
-
-
-def _names(item: Mapping[str, Any]) -> Sequence[str]:
-    if item.get("role") in ("developer", "system"):
-        return (own_words(items.text_of(item.get("content"))),)
-    ids = (items.call_id(item), items.answered_id(item)) if item.get("type") else ()
-    return [id for id in ids if id]
 
 
 def noted(asked: Request, hidden: Rounds, turn: Turn, told: Collection[str], ending: Ending) -> Json:
     """How the answer was told, and what of its conversation the client does not see; empty members are left
     out."""
-    unseen = [call.id for one, _ in hidden for call in one.calls]
-    unseen += [call.id for call in turn.calls if call.id in told]
-    # With a part of a batch hidden, the one result for all of it is not as the client wrote it.
-    names = asked.hidden.union(unseen, map(items.wrapper_id, unseen))
-    if len(names) > _MAX_NAMES or ALL in names:
-        names = frozenset({ALL})
+    unseen = [call for one, _ in hidden for call in one.calls]
+    unseen += [call for call in turn.calls if call.id in told]
+    # What was held, and is released now, is hidden no more.
+    given = map(hidden_name, (call for call in turn.calls if call.id not in told))
+    names = asked.hidden.difference(given).union(map(hidden_name, unseen))
+    changed = {**asked.changed, **_changed(turn.calls, ending.arguments)}
+    if len(names) > _MAX_NAMES or sum(map(len, changed.values())) > _MAX_CHANGED_CHARS or ALL in names:
+        names, changed = frozenset({ALL}), {}
     members = {
         "rounds": list(ending.rounds),
         "hidden": sorted(names),
-        "changed": _changed(turn.calls, ending.arguments),
+        "changed": changed,
         "notices": {str(choice): text for choice, text in ending.notices.items()},
         "status": ending.status,
         "mine": asked.owned,

@@ -231,6 +231,7 @@ def _continued(request: Request, record: Json) -> Restored:
     request = replace(
         request,
         model=request.model or record["model"],
+        changed=record.get("changed", {}),
         owned=record.get("mine", "") if requests.conversation(body) else "",
     )
     history = load_history(record["history"])

@@ -7,13 +7,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from proxy.model import Request, ToolCall, Turn, loads_frame
-from proxy.wire.codec import BadRequest, Ending, Remembered, Settlement, mark, read_object
+from proxy.wire.codec import (
+    ALL,
+    BadRequest,
+    Ending,
+    Remembered,
+    Settlement,
+    mark,
+    read_object,
+    remembered_names,
+)
 from proxy.wire.responses import items, state
 from proxy.wire.responses import request as requests
 from proxy.wire.responses.decoder import ResponseTurn
 from proxy.wire.responses.events import upstream_id
 from proxy.wire.responses.items import Json
-from proxy.wire.responses.noting import ALL, own_words
+from proxy.wire.responses.noting import own_words
 from proxy.wire.writing import write_json
 
 _ENDED = ("completed", "incomplete", "cancelled")
@@ -23,12 +32,16 @@ def recall(kept: bytes) -> Remembered:
     """What is known of an answer or a conversation."""
     record = loads_frame(kept)
     history = state.load_history(record["history"])
-    hidden = frozenset(record.get("hidden", ()))
+    unseen, hidden = remembered_names(record.get("hidden", ()))
+    # With a part of a batch hidden, the one result for all of it is not as the client wrote it.
+    hidden |= {items.wrapper_id(id) for id in hidden}
     return Remembered(
         model=record["model"],
         rounds=tuple(record.get("rounds", ())),
         owned=record.get("mine", ""),
         given=frozenset(map(mark, history.calls)) if ALL not in hidden else frozenset(),
+        names=frozenset(record.get("hidden", ())),
+        unseen=unseen,
         hidden=hidden,
         changed=record.get("changed", {}),
         notices={int(choice): text for choice, text in record.get("notices", {}).items()},
