@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,10 +36,7 @@ def policy_set(paths: Sequence[Path] | None, config: Path | None, *, tests: bool
 def _read(paths: Sequence[Path] | None, config: Path | None, tests: bool) -> PolicySet:
     if paths:
         return PolicySet.load(paths, tests=tests)
-    settings = _embedded(load(config))
-    return (
-        PolicySet.load(parts.policy_paths(settings), tests=True) if tests else parts.load_policies(settings)
-    )
+    return asyncio.run(parts.fetch_policies(_embedded(load(config)), tests=tests))
 
 
 def _embedded(settings: Settings) -> Settings:

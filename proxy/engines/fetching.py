@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -14,6 +14,7 @@ import aiohttp
 from yarl import URL
 
 from proxy.engines.bundles import Archive
+from proxy.engines.faults import PolicyFault
 from proxy.engines.signatures import Verification
 
 FIRST_PAUSE_S = 1.0
@@ -150,6 +151,20 @@ class RemoteBundle:
         # Only now: what was cut off on the way must be sent again.
         self._etag = etag if 0 < len(etag) <= _MAX_ETAG else None
         return bytes(content)
+
+
+async def fetched(bundles: Sequence[RemoteBundle]) -> list[Archive]:
+    """Each bundle, asked for once; raises ``PolicyFault`` naming each that did not come."""
+    for bundle in bundles:
+        await bundle.start()
+    try:
+        await asyncio.gather(*(bundle.refresh() for bundle in bundles))
+    finally:
+        for bundle in bundles:
+            await bundle.close()
+    if faults := [bundle.fault for bundle in bundles if bundle.fault is not None]:
+        raise PolicyFault(faults)
+    return [archive for bundle in bundles if (archive := bundle.archive()) is not None]
 
 
 def _redirected(url: URL, answer: aiohttp.ClientResponse) -> URL:

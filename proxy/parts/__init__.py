@@ -3,7 +3,16 @@
 from proxy.parts.definitions import definitions_gate
 from proxy.parts.identity import identity_followers, recognisers
 from proxy.parts.outside import doors, endpoint, guidance, routes, store
-from proxy.parts.policies import Engine, engine, load_policies, packaged, policy_follower, policy_paths
+from proxy.parts.policies import (
+    Engine,
+    count_evaluations,
+    engine,
+    fetch_policies,
+    load_policies,
+    packaged,
+    policy_follower,
+    policy_paths,
+)
 from proxy.parts.results import cache_guard, pattern_faults, results_gate
 from proxy.parts.trial import proven, trial
 from proxy.parts.usage import limits_guard, meter, priced
@@ -11,10 +20,12 @@ from proxy.parts.usage import limits_guard, meter, priced
 __all__ = [
     "Engine",
     "cache_guard",
+    "count_evaluations",
     "definitions_gate",
     "doors",
     "endpoint",
     "engine",
+    "fetch_policies",
     "guidance",
     "identity_followers",
     "limits_guard",

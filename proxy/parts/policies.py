@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -9,8 +10,11 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
+
 from proxy.config import Settings
 from proxy.engines.bundles import Archive
+from proxy.engines.fetching import fetched
 from proxy.engines.opa import OpaEngine
 from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
@@ -19,6 +23,7 @@ from proxy.engines.watching import PolicyWatcher
 from proxy.parts.bundles import local_bundles, remote_bundles
 from proxy.ports import Sink, Unavailable
 from proxy.record import PolicyRecord
+from proxy.sinks.counted import Counted
 
 Engine = RegorusEngine | WaitingEngine | OpaEngine
 
@@ -30,10 +35,25 @@ def engine(settings: Settings, environ: Mapping[str, str]) -> Engine:
     """
     if settings.policies.engine == "embedded":
         here = load_policies(settings, environ)
-        return WaitingEngine() if remote_bundles(settings, environ) else RegorusEngine(here)
+        timeout_s = settings.guards.policy.timeout_s
+        return (
+            WaitingEngine(timeout_s) if remote_bundles(settings, environ) else RegorusEngine(here, timeout_s)
+        )
     opa = settings.policies.opa
     token = opa.token.resolve(environ) if opa.token is not None else None
     return OpaEngine(opa.url, token, min(opa.timeout_s, settings.guards.policy.timeout_s))
+
+
+def count_evaluations(engine: Engine, metrics: CollectorRegistry) -> None:
+    """Show what was asked aside in the metrics."""
+    if not isinstance(engine, OpaEngine):
+        Counted(
+            metrics,
+            "callgate_policy_decisions_aside",
+            "Decisions that were made in a process which is ended at the deadline.",
+            ("package", "outcome"),
+            lambda: engine.counts.outcomes,
+        )
 
 
 def policy_follower(
@@ -75,6 +95,17 @@ def load_policies(settings: Settings, environ: Mapping[str, str] = os.environ) -
     The starter policies where they name none. Raises ``PolicyFault`` or ``ConfigFault``.
     """
     return PolicySet.load(_local(settings, environ))
+
+
+async def fetch_policies(
+    settings: Settings, environ: Mapping[str, str] = os.environ, *, tests: bool = False
+) -> PolicySet:
+    """All policies and data that the settings name, with bundles at URLs asked for once.
+
+    Raises ``PolicyFault`` or ``ConfigFault``.
+    """
+    sources = [*_local(settings, environ), *await fetched(remote_bundles(settings, environ))]
+    return await asyncio.to_thread(PolicySet.load, sources, tests=tests)
 
 
 def _local(settings: Settings, environ: Mapping[str, str]) -> list[Path | Archive]:

@@ -135,3 +135,18 @@ async def test_check_names_a_server_that_is_not_there_and_a_key_that_is_none(tmp
     assert code == 1
     assert "policies.bundles[0].verification: key 'default' in file" in said
     assert "it is not the PEM of a public key or a certificate" in said
+
+
+async def test_the_commands_on_policies_work_on_what_would_be_served(tmp_path: Path) -> None:
+    test = "package t_test\n\ntest_one if data.callgate.call.decision.effect\n"
+    async with BundleServer(packed({"call.rego": POLICY, "t_test.rego": test})) as server:
+        file = str(config(tmp_path, **bundles(server)))
+        code, said = await _said("policy", "check", "--config", file)
+        assert code == 0, said
+        assert "callgate.call" in said
+        code, said = await _said("policy", "test", "--config", file)
+        assert (code, said) == (0, "PASS: 1/1\n")
+        server.answer = answering(500)
+        code, said = await _said("policy", "check", "--config", file)
+        assert code == 1
+        assert f"{server.url}: the server answered 500" in said
