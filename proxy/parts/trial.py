@@ -52,6 +52,12 @@ def trial(
         max_memory_bytes=tried.max_memory_bytes,
         capture=settings.audit.capture,
     )
+    count_candidate(candidate, metrics)
+    return Trial(candidate, CandidateFollower(candidate, lambda: PolicySet.load(tried.paths), tried.paths))
+
+
+def count_candidate(candidate: Candidate, metrics: CollectorRegistry) -> None:
+    """Show what became of a candidate's decisions."""
     Counted(
         metrics,
         "callgate_candidate_decisions",
@@ -59,7 +65,6 @@ def trial(
         ("package", "outcome"),
         lambda: candidate.outcomes,
     )
-    return Trial(candidate, CandidateFollower(candidate, lambda: PolicySet.load(tried.paths), tried.paths))
 
 
 async def proven(tried: CandidateSettings) -> str:

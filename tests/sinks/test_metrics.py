@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.engines.candidate import Candidate
+from proxy.parts.trial import count_candidate
 from proxy.record import PolicyRecord, Record, ResultRecord, Step, TicketRecord
 from proxy.sinks.chain import entries
 from proxy.sinks.metrics import OTHER, MetricsSink
@@ -188,6 +190,7 @@ def test_requests_with_drifted_definitions_are_counted_by_tool(exchange) -> None
 def test_every_metric_is_documented_with_its_labels(decision, exchange) -> None:
     admission = {"drifted": ("delete_user",)}
     metrics = Metrics().fold(decision(), exchange(restored=1, admission=admission), TICKET, RESULT, POLICY)
+    count_candidate(Candidate(lambda record: None), metrics.registry)
     exposed = {}
     for family in metrics.registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")
@@ -199,6 +202,7 @@ def test_every_metric_is_documented_with_its_labels(decision, exchange) -> None:
 
 def test_the_documented_queries_name_real_metrics(decision, exchange) -> None:
     metrics = Metrics().fold(decision(), exchange(restored=1))
+    count_candidate(Candidate(lambda record: None), metrics.registry)
     samples = {sample.name for family in metrics.registry.collect() for sample in family.samples}
     _, _, questions = DOCS.read_text().partition("Some questions")
     asked = set(re.findall(r"callgate_\w+", questions))
