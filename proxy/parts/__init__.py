@@ -8,10 +8,8 @@ from proxy.parts.policies import (
     count_evaluations,
     engine,
     fetch_policies,
-    load_policies,
     packaged,
     policy_follower,
-    policy_paths,
 )
 from proxy.parts.results import cache_guard, pattern_faults, results_gate
 from proxy.parts.trial import proven, trial
@@ -29,12 +27,10 @@ __all__ = [
     "guidance",
     "identity_followers",
     "limits_guard",
-    "load_policies",
     "meter",
     "packaged",
     "pattern_faults",
     "policy_follower",
-    "policy_paths",
     "priced",
     "proven",
     "recognisers",
