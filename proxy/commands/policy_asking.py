@@ -134,9 +134,9 @@ def _print_steps(title: str, steps: Sequence[Step]) -> None:
     if not steps:
         return
     out.print(Text(f"\n{title}", "bold"))
-    wide = max(len(step.place) for step in steps)
+    wide, named = max(len(step.place) for step in steps), max(len(step.rule) for step in steps)
     for step in steps:
-        line = Text.assemble(f"  {step.place:<{wide}}  ", (step.rule, "cyan"), f"  {plain(step.text)}")
+        line = Text.assemble(f"  {step.place:<{wide}}  ", (f"{step.rule:<{named}}", "cyan"), f"  {plain(step.text)}")
         out.print(line, soft_wrap=True)
         for value in step.values:
             out.print(Text(f"  {'':<{wide}}    → {plain(value)}", "italic"), soft_wrap=True)
