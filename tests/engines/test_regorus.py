@@ -124,7 +124,8 @@ def test_a_head_that_may_be_undefined_is_refused(rule: str) -> None:
     ],
 )
 def test_a_head_that_is_safe_is_served(rule: str) -> None:
-    RegorusEngine(PolicySet.of({"a.rego": rego(rule)}, {"x": {}}))
+    policies = PolicySet.of({"a.rego": rego(rule)}, {"x": {}})
+    assert RegorusEngine(policies).revision == policies.revision
 
 
 @pytest.mark.parametrize(
@@ -155,10 +156,10 @@ def test_data_may_not_stand_where_a_rule_stands(data: dict[str, Any], place: str
     assert fault == f"a.rego:3: the data define data.{place}, which is this rule's place"
 
 
-def test_data_may_stand_beside_rules() -> None:
-    RegorusEngine(
-        PolicySet.of({"a.rego": rego("decision := 1")}, {"callgate": {"call": {"x": 1}, "roles": {}}})
-    )
+async def test_data_may_stand_beside_rules() -> None:
+    data = {"callgate": {"call": {"x": 1}, "roles": {}}}
+    engine = RegorusEngine(PolicySet.of({"a.rego": rego("decision := data.callgate.call.x")}, data))
+    assert await engine.decide("callgate.call", {}) == 1
 
 
 @pytest.mark.parametrize("brackets", ["[]", "{}"])
@@ -174,9 +175,11 @@ def test_an_expression_too_deep_to_be_checked_is_refused() -> None:
     RegorusEngine(PolicySet.of({"a.rego": rego("x := 1" + " +\n\t1" * 50)}))
 
 
-def test_brackets_in_text_and_remarks_do_not_count() -> None:
+async def test_brackets_in_text_and_remarks_do_not_count() -> None:
     opened = "[" * 50
-    RegorusEngine(PolicySet.of({"a.rego": rego(f"# {opened}", f'x := "\\"{opened}"', f"y := `\n{opened}`")}))
+    rules = (f"# {opened}", f'decision := [x, y]\n\nx := "\\"{opened}"', f"y := `\n{opened}`")
+    engine = RegorusEngine(PolicySet.of({"a.rego": rego(*rules)}))
+    assert await engine.decide("callgate.call", {}) == [f'"{opened}', f"\n{opened}"]
 
 
 def test_all_faults_are_named_at_once() -> None:

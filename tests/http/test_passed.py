@@ -225,7 +225,7 @@ async def test_a_client_that_goes_away_stops_the_provider(before: Before) -> Non
         writer.write(http("GET", "/v1/models"))
         await reader.readuntil(b"hello")
         writer.close()
-        await asyncio.wait_for(left.wait(), 10)
+        assert await asyncio.wait_for(left.wait(), 10), "the provider sees its client leave"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,9 @@ def test_every_block_is_tried() -> None:
 def test_examples_are_what_the_schemas_say(kind: str) -> None:
     schema = json.loads((ROOT / "schemas" / f"policy-{kind}.schema.json").read_text())
     (example,) = blocks(GUIDE, f"json {kind}")
-    jsonschema_rs.validator_for(schema, validate_formats=True).validate(json.loads(example))
+    validator = jsonschema_rs.validator_for(schema, validate_formats=True)
+    assert [str(fault) for fault in validator.iter_errors(json.loads(example))] == []
+    assert not validator.is_valid({})
 
 
 def test_the_example_is_decided_as_it_says() -> None:

@@ -194,6 +194,8 @@ async def test_an_encoded_stream_that_stops_shows_its_first_frames(serve, http, 
     seen = b""
     while seen.count(b"\n\n") < 2:
         seen += await response.content.readany()
+    assert b'"content":"abcd"' in seen
+    assert b"[DONE]" not in seen
     response.close()
     await provider.disconnected(1)
 

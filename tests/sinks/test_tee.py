@@ -35,7 +35,3 @@ def test_a_refusal_is_raised_after_the_others_got_theirs(decision) -> None:
     with pytest.raises(Unavailable, match="first"):
         Tee(before, Refusing("first"), Refusing("second"), after).write(decision())
     assert before == after == [decision()]
-
-
-def test_no_sinks_take_everything(decision) -> None:
-    Tee().write(decision())
