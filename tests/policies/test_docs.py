@@ -105,11 +105,12 @@ def test_the_bundle_that_it_builds_is_the_bundle_that_it_serves(tmp_path: Path) 
     (tmp_path / "bundle.pem").write_bytes(private.private_bytes(pem, pkcs8, serialization.NoEncryption()))
     public = private.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
     (tmp_path / "bundle.pub.pem").write_bytes(public)
-    (command,), (config,) = blocks(GUIDE, "sh"), blocks(GUIDE, "yaml config")
+    (command,) = blocks(GUIDE, "sh")
+    configs = [Settings.model_validate(yaml.safe_load(block)) for block in blocks(GUIDE, "yaml config")]
+    (settings,) = [config.within(tmp_path) for config in configs if config.policies.bundles]
     opa = subprocess.run([str(ROOT / "scripts/opa")], capture_output=True, text=True, check=True, timeout=600)
     path = os.pathsep.join([str(Path(opa.stdout.strip()).parent), os.environ["PATH"]])
     subprocess.run(["sh", "-c", command], cwd=tmp_path, env={"PATH": path}, check=True, timeout=60)
-    settings = Settings.model_validate(yaml.safe_load(config)).within(tmp_path)
     served, _ = settings.policies.bundles
     local = PolicyBundle(path=tmp_path / "callgate.tar.gz", verification=served.verification)
     policies = settings.policies.model_copy(update={"bundles": (local,)})
