@@ -33,19 +33,19 @@ class Settlements:
 
         Raises ``Refused`` where it goes on a conversation that another principal began, or may have.
         """
-        handles = request.handles
+        handles, conversation = request.handles, request.conversation
         if not handles:
             return request, 0
+        keys = [self._key(request.scope, handle) for handle in handles]
         try:
-            values = await self.store.get_many([self._key(request.scope, handle) for handle in handles])
+            values = await self.store.get_many([*keys, _owner_key(conversation)] if conversation else keys)
         except Unavailable as exc:
             log.warning("settled calls could not be restored: %s", exc)
-            if request.conversation:
+            if conversation:
                 message = "It cannot be told now whose this conversation is, so it is not gone on with."
                 raise Refused(503, "store_unavailable", message, "conversation") from exc
             return request, 0
-        name = request.conversation
-        if name and values[handles.index(name)] is None and await self._is_anothers(name):
+        if conversation and values.pop() not in (None, self._owner):
             raise Refused(404, "not_found", _NOT_YOURS, "conversation")
         kept = {handle: value for handle, value in zip(handles, values, strict=True) if value is not None}
         return (self.codec.restore(request, kept), len(kept)) if kept else (request, 0)
@@ -96,14 +96,6 @@ class Settlements:
             await self.store.put(_owner_key(conversation), self._owner, self.ttl_s)
         except Unavailable as exc:
             log.warning("whose a conversation is could not be kept: %s", exc)
-
-    async def _is_anothers(self, conversation: str) -> bool:
-        try:
-            owner = await self.store.get(_owner_key(conversation))
-        except Unavailable as exc:
-            log.error("whose a conversation is could not be looked up, so nobody may use it: %s", exc)
-            return True
-        return owner not in (None, self._owner)
 
     @property
     def _owner(self) -> bytes:

@@ -51,6 +51,8 @@ class StoredObjects:
     responses: dict[str, _Response] = field(default_factory=dict)
     completions: dict[str, _Completion] = field(default_factory=dict)
     conversations: dict[str, _Conversation] = field(default_factory=dict)
+    pause_s: float = 0
+    """How long to wait between two events of a stream that is read again."""
     _numbers: Any = field(default_factory=itertools.count)
 
     # -- what is kept ---------------------------------------------------------------------------
@@ -139,7 +141,9 @@ class StoredObjects:
                 return {"object": "response.input_tokens", "input_tokens": 11}
             case "GET", id:
                 kept = _found(self.responses, id)
-                return _streamed(kept.frames, asked) if asked.get("stream") == "true" else kept.whole
+                if asked.get("stream") != "true":
+                    return kept.whole
+                return _streamed(kept.frames, asked, self.pause_s)
             case "DELETE", id:
                 _found(self.responses, id)
                 del self.responses[id]
@@ -236,6 +240,6 @@ def _page(members: Sequence[Json], asked: Mapping[str, str], order: str) -> Json
     return {"object": "list", "data": ordered[:limit], **ends, "has_more": len(ordered) > limit}
 
 
-def _streamed(frames: Sequence[bytes], asked: Mapping[str, str]) -> Reply:
+def _streamed(frames: Sequence[bytes], asked: Mapping[str, str], pause_s: float) -> Reply:
     after = int(asked.get("starting_after", -1))
-    return Reply(200, {"content-type": STREAM_TYPE}, tuple(frames[after + 1 :]))
+    return Reply(200, {"content-type": STREAM_TYPE}, tuple(frames[after + 1 :]), gap_s=pause_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,8 @@ import orjson
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from proxy.scripted import ScriptedProvider
 from tests.http.conftest import Serve
-from tests.http.harness import DROP, GET, TOOLS, Callgate, scripted, start
+from tests.http.harness import DROP, GET, TOOLS, scripted
 from tests.http.storing import AGAIN, ask, secrets_in
 
 ClientOf = Callable[..., AsyncOpenAI]
@@ -200,18 +200,13 @@ async def test_what_the_provider_changed_is_judged(serve: Serve, client_of: Clie
     ]
 
 
-async def test_the_sync_client_lists_too(tmp_path: Any) -> None:
-    import asyncio
+async def test_the_sync_client_lists_too(serve: Serve) -> None:
+    callgate = await serve(*ANSWERS["denied"], stores=True)
 
-    def during(callgate: Callgate) -> None:
+    def during() -> None:
         with OpenAI(base_url=callgate.url, api_key="sk-user", max_retries=0) as client:
             first = client.chat.completions.create(**request())
             assert [one.id for one in client.chat.completions.list()] == [first.id]
             assert [one.role for one in client.chat.completions.messages.list(first.id)] == ["user"]
 
-    async with ScriptedProvider([scripted(*ANSWERS["denied"])], stores=True) as provider:
-        callgate = await start(provider, tmp_path)
-        try:
-            await asyncio.to_thread(during, callgate)
-        finally:
-            await callgate.stop()
+    await asyncio.to_thread(during)

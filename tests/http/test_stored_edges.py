@@ -328,3 +328,16 @@ async def test_a_store_that_fails_gives_nothing(
     assert found.status == status
     if status == 200:
         assert orjson.loads(found.body)["data"] == []
+
+
+async def test_a_client_that_leaves_while_it_reads_is_recorded_so(serve: Serve, client_of: ClientOf) -> None:
+    callgate = await serve({"text": "word " * 400}, stores=True)
+    client = client_of(callgate)
+    first = await events_of(await client.responses.create(**request(stream=True, background=True)))
+    callgate.provider.stored.pause_s = 60
+    stream = await client.responses.retrieve(first[0]["response"]["id"], stream=True)
+    await anext(aiter(stream))
+    await stream.close()
+    await callgate.provider.disconnected(1)
+    records = await callgate.records("exchange")
+    assert [record["outcome"] for record in records] == ["answered", "cancelled"]

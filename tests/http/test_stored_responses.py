@@ -12,13 +12,12 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from tests.http.conftest import Serve
-from tests.http.harness import DROP, GET, TOOLS, Callgate, RawAnswer, http, scripted, talk
+from tests.http.harness import DROP, GET, Callgate
+from tests.http.storing import AGAIN, OFFERED, ask, secrets_in
 
 ClientOf = Callable[..., AsyncOpenAI]
 Json = dict[str, Any]
 
-OFFERED: list[Any] = [{"type": "function", **tool["function"]} for tool in TOOLS]
-AGAIN: Json = DROP | {"id": "call_again"}
 # What the model does in one answer.
 ANSWERS: dict[str, list[Json]] = {
     "text": [{"text": "Hello there."}],
@@ -33,16 +32,10 @@ ANSWERS: dict[str, list[Json]] = {
     "repaired": [{"calls": [GET | {"arguments": {"id": "7"}}]}],
     "wrong, then mixed": [{"calls": [GET | {"arguments": {}, "id": "call_wrong"}]}, {"calls": [GET, DROP]}],
 }
-SECRETS = ("drop_table", "call_drop", "call_again", "call_wrong", "is not allowed")
 
 
 def request(**members: Any) -> Any:
     return {"model": "m", "input": "go", "tools": OFFERED} | members
-
-
-def unsaid(whole: Any) -> str:
-    """All of an object's words, without the tools that the client itself offered."""
-    return orjson.dumps({key: value for key, value in whole.items() if key != "tools"}).decode()
 
 
 def told(events: list[Any]) -> list[Json]:
@@ -61,7 +54,7 @@ async def test_an_answer_is_read_back_as_it_was_given(serve: Serve, client_of: C
     for _ in range(2):
         again = await client.responses.retrieve(given.id)
         assert again.to_dict() == given.to_dict() | {"tools": OFFERED}
-        assert not [word for word in SECRETS if word in unsaid(again.to_dict())]
+        assert not secrets_in(again.to_dict())
     # Nothing was asked or judged for it that had not been before.
     records = await callgate.records("decision")
     assert len(records) == sum(len(turn.get("calls", ())) for turn in ANSWERS[name])
@@ -89,19 +82,10 @@ def _untooled(event: Json) -> Json:
     return {**event, "response": left}
 
 
-def test_the_sync_client_resumes_too(tmp_path: Any) -> None:
-    async def serve_once(during: Callable[[Callgate], None]) -> None:
-        from proxy.scripted import ScriptedProvider
-        from tests.http.harness import start
+async def test_the_sync_client_resumes_too(serve: Serve) -> None:
+    callgate = await serve(*ANSWERS["denied"], stores=True)
 
-        async with ScriptedProvider([scripted(*ANSWERS["denied"])], stores=True) as provider:
-            callgate = await start(provider, tmp_path)
-            try:
-                await asyncio.to_thread(during, callgate)
-            finally:
-                await callgate.stop()
-
-    def during(callgate: Callgate) -> None:
+    def during() -> None:
         with OpenAI(base_url=callgate.url, api_key="sk-user", max_retries=0) as client:
             events = list(client.responses.create(**request(stream=True, background=True)))
             id = events[0].response.id
@@ -110,7 +94,7 @@ def test_the_sync_client_resumes_too(tmp_path: Any) -> None:
             with client.responses.stream(response_id=id, starting_after=0) as stream:
                 assert stream.get_final_response().output_text == "Well. I may not."
 
-    asyncio.run(serve_once(during))
+    await asyncio.to_thread(during)
 
 
 async def test_what_runs_in_the_background_is_judged_when_its_stream_is_resumed(
@@ -127,17 +111,13 @@ async def test_what_runs_in_the_background_is_judged_when_its_stream_is_resumed(
         events = await streamed(await client.responses.retrieve(first.response.id, stream=True))
         calls = [item for item in events[-1].response.output if item.type == "function_call"]
         assert [call.call_id for call in calls] == ["call_get"]
-        assert not [word for event in told(events) for word in SECRETS if word in _words(event)]
+        assert not [word for event in told(events) for word in secrets_in(event.get("response", event))]
     output: Any = {"type": "function_call_output", "call_id": "call_get", "output": "Ann"}
     await client.responses.create(**request(input=[output], previous_response_id=first.response.id))
     given = callgate.provider.requests[-1].body["input"]
     assert [item["call_id"] for item in given] == ["call_drop", "call_get"]
     verdicts = [(r["gen_ai.tool.name"], r["effect"]) for r in await callgate.records("decision")]
     assert verdicts[:2] == [("drop_table", "settle"), ("get_user", "forward")]
-
-
-def _words(event: Json) -> str:
-    return unsaid(event.get("response", event))
 
 
 async def test_a_response_that_was_only_begun_gives_no_calls(serve: Serve, client_of: ClientOf) -> None:
@@ -177,7 +157,7 @@ async def test_input_items_are_what_the_client_put_in(serve: Serve, client_of: C
     assert [item.id for item in paged] == [item.id for item in items]
     backwards = [item async for item in client.responses.input_items.list(second.id, limit=2)]
     assert [item.id for item in backwards] == [item.id for item in reversed(items)]
-    assert not [word for item in items for word in SECRETS if word in unsaid(item.to_dict())]
+    assert not [word for item in items for word in secrets_in(item.to_dict())]
 
 
 async def test_a_conversation_that_the_client_keeps_is_listed_as_it_sent_it(
@@ -235,7 +215,7 @@ async def test_nobody_reads_what_another_was_given(serve: Serve, method: str, ro
         ("sk-user", "resp_0"),
         ("sk-user", "go"),
     ):
-        answers.append(await _ask(callgate, key, method, route.format(id)))
+        answers.append(await ask(callgate, method, route.format(id), key=key))
     assert {answer.status for answer in answers} == {404}
     assert len({answer.body for answer in answers}) == 1
     assert answers[0].error["code"] == "not_found"
@@ -247,8 +227,8 @@ async def test_what_the_provider_lost_looks_the_same(serve: Serve) -> None:
     callgate = await serve(*ANSWERS["denied"], stores=True)
     mine = await _post(callgate, "sk-user", request())
     callgate.provider.stored.responses.clear()
-    lost = await _ask(callgate, "sk-user", "GET", f"/responses/{mine['id']}")
-    unknown = await _ask(callgate, "sk-user", "GET", "/responses/resp_0")
+    lost = await ask(callgate, "GET", f"/responses/{mine['id']}")
+    unknown = await ask(callgate, "GET", "/responses/resp_0")
     assert (lost.status, lost.body) == (unknown.status, unknown.body)
 
 
@@ -285,7 +265,7 @@ async def test_a_store_that_forgot_gives_nothing(serve: Serve, client_of: Client
 async def test_a_query_with_no_reading_is_refused(serve: Serve, query: str) -> None:
     callgate = await serve(*ANSWERS["text"], stores=True)
     mine = await _post(callgate, "sk-user", request())
-    answer = await _ask(callgate, "sk-user", "GET", f"/responses/{mine['id']}?{query}")
+    answer = await ask(callgate, "GET", f"/responses/{mine['id']}?{query}")
     assert (answer.status, answer.error["code"]) == (400, "invalid_request")
 
 
@@ -307,12 +287,7 @@ async def test_every_read_leaves_a_record(serve: Serve, client_of: ClientOf) -> 
 
 
 async def _post(callgate: Callgate, key: str, body: Json) -> Json:
-    answer = await _ask(callgate, key, "POST", "/responses", orjson.dumps(body))
+    answer = await ask(callgate, "POST", "/responses", body, key)
     assert answer.status == 200
     found: Json = orjson.loads(answer.body)
     return found
-
-
-async def _ask(callgate: Callgate, key: str, method: str, route: str, body: bytes = b"") -> RawAnswer:
-    headers = (f"Authorization: Bearer {key}", "Content-Type: application/json")
-    return RawAnswer(await talk(callgate.port, http(method, f"/v1{route}", body, headers)))

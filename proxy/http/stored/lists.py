@@ -16,7 +16,7 @@ Show = Callable[[Sequence[Json]], Awaitable[Sequence[Json | None]]]
 """What the client may see of these members of a list, each in its place; None for what it may not."""
 
 _PAGE = 100
-MAX_PAGES = 100
+MAX_PAGES = 50
 """Of the provider's, behind one of the client's."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -100,8 +101,11 @@ class Reading:
             answer = await self._failed(502, "upstream_malformed", message)
         except UpstreamFailed as exc:
             answer = await self._failed(exc.status, exc.code, exc.message)
-        except ConnectionError:
+        except (ConnectionError, asyncio.CancelledError):
             journal.outcome, journal.error = "cancelled", "the client went away"
+            raise
+        except BaseException:
+            journal.outcome = "failed"
             raise
         finally:
             self._leave_record(200 if answer is None else answer.status)

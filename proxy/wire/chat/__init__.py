@@ -148,7 +148,7 @@ class ChatCodec:
         """Keep the hidden rounds as messages, the turn's calls as they were, and the results written; of a
         completion that the provider stores, how it was told."""
         found = settlements.settlement(hidden, turn, settled)
-        if not stored.is_stored(request.body) or not ending.rounds:
+        if not stored.is_stored(request.body) or not "".join(ending.rounds[:1]):
             return found
         kept = stored.noted(request, hidden, turn, settled, ending)
         return replace(found or Settlement((), b""), stored=(ending.rounds[0], kept))

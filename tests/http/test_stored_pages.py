@@ -1,0 +1,142 @@
+"""Pages, cursors and queries by themselves: whatever is hidden, however the bytes come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.http.stored.lists import page
+from proxy.http.stored.query import Query
+from proxy.http.stored.reading import Answer, NotGiven
+from proxy.http.stored.resuming import Resumed
+from proxy.wire.codec import BadRequest, Caps
+from proxy.wire.responses.events import event
+
+Json = dict[str, Any]
+
+
+class Listing:
+    """A provider's list, in pages of its own, that is asked as a ``Reading`` asks it."""
+
+    def __init__(self, hidden: Sequence[bool], size: int) -> None:
+        self.members = [{"id": f"m_{n}", "hidden": is_hidden} for n, is_hidden in enumerate(hidden)]
+        self.size = size
+
+    @property
+    def visible(self) -> list[str]:
+        return [member["id"] for member in self.members if not member["hidden"]]
+
+    async def fetch(self, method: str, route: str, model: str, query: str = "") -> Answer:
+        asked = Query(query)
+        assert asked.get("order") == "asc", "what is not ours goes on"
+        after = asked.get("after")
+        begin = 0 if after is None else [m["id"] for m in self.members].index(after) + 1
+        members = self.members[begin : begin + self.size]
+        more = begin + self.size < len(self.members)
+        return Answer(200, (), orjson.dumps({"object": "list", "data": members, "has_more": more}))
+
+    async def show(self, members: Sequence[Json]) -> Sequence[Json | None]:
+        return [None if member["hidden"] else member for member in members]
+
+    async def page(self, query: str) -> Json:
+        reading: Any = self
+        answer = await page(reading, "/list", "m", Query(query), self.show)
+        found: Json = orjson.loads(answer.body)
+        return found
+
+
+@given(st.lists(st.booleans(), max_size=30), st.integers(1, 40), st.integers(1, 7))
+def test_pages_hold_all_that_is_visible_and_nothing_else(hidden: list[bool], limit: int, size: int) -> None:
+    async def walk() -> None:
+        listing = Listing(hidden, size)
+        found: list[str] = []
+        cursor = ""
+        while True:
+            got = await listing.page(f"order=asc&limit={limit}{cursor}")
+            ids = [member["id"] for member in got["data"]]
+            assert (got["first_id"], got["last_id"]) == ((ids[0], ids[-1]) if ids else (None, None))
+            assert len(ids) == limit or not got["has_more"]
+            found += ids
+            assert got["has_more"] == (len(found) < len(listing.visible))
+            if not got["has_more"]:
+                break
+            cursor = f"&after={ids[-1]}"
+        assert found == listing.visible
+        for member in listing.members:
+            if member["hidden"]:
+                with pytest.raises(NotGiven):
+                    await listing.page(f"order=asc&after={member['id']}")
+
+    asyncio.run(walk())
+
+
+@given(st.data(), st.integers(-1, 12))
+def test_the_rest_of_a_stream_is_the_same_however_it_comes(data: st.DataObject, after: int) -> None:
+    numbered = [event({"type": "x", "sequence_number": number}) for number in range(10)]
+    whole = b": hi\n\n" + b"".join(numbered) + b"data: [DONE]\n\n"
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
+    sent: list[bytes] = []
+
+    async def send(piece: bytes) -> None:
+        sent.append(piece)
+
+    async def run() -> None:
+        down = SimpleNamespace(holding=True, send=send)
+        reading: Any = SimpleNamespace(
+            core=SimpleNamespace(caps=Caps()), asked=SimpleNamespace(downstream=down)
+        )
+        resumed = Resumed(reading, after)
+        for begin, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
+            await resumed.send(whole[begin:end])
+        assert not down.holding
+
+    asyncio.run(run())
+    head = b": hi\n\n" if after < 0 else b""
+    tail = b"data: [DONE]\n\n" if after < 10 else b""
+    assert b"".join(sent) == head + b"".join(numbered[after + 1 :]) + tail
+
+
+def test_an_event_without_a_number_follows_the_one_before() -> None:
+    sent: list[bytes] = []
+
+    async def send(piece: bytes) -> None:
+        sent.append(piece)
+
+    async def run() -> None:
+        reading: Any = SimpleNamespace(
+            core=SimpleNamespace(caps=Caps()),
+            asked=SimpleNamespace(downstream=SimpleNamespace(send=send, holding=False)),
+        )
+        resumed = Resumed(reading, 1)
+        for name in "abcd":
+            await resumed.send(event({"type": name}))
+
+    asyncio.run(run())
+    assert b"".join(sent) == event({"type": "c"}) + event({"type": "d"})
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("", ""),
+        ("stream=true", ""),
+        ("a=1&stream=true&b=%20+", "a=1&b=%20+"),
+        ("%73tream=true&a", "a"),
+        ("include[]=x&stream=false&include[]=y", "include[]=x&include[]=y"),
+    ],
+)
+def test_what_is_not_taken_out_of_a_query_stays_as_it_is(text: str, left: str) -> None:
+    assert Query(text).without("stream").text == left
+
+
+@pytest.mark.parametrize("text", ["limit=0", "limit=101", "limit=x", "limit=1&limit=2", "limit=", "before=a"])
+def test_a_page_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(BadRequest):
+        Query(text).page()
