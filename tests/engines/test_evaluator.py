@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -184,6 +185,39 @@ async def test_policies_that_cannot_be_proven_within_the_bounds_are_faulty(
     assert evaluator.pid is None
 
 
+LEFT_BEHIND = """
+import asyncio, sys
+from proxy.engines.evaluator import Evaluator
+from proxy.engines.policyset import PolicySet
+from tests.engines.test_evaluator import OBEDIENT, asking
+
+async def main():
+    evaluator = Evaluator()
+    await evaluator.start(PolicySet.of({"call.rego": OBEDIENT}))
+    print(evaluator.pid, flush=True)
+    await evaluator.decide("callgate.call", asking(sys.argv[1]), 1.5)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("name", ["ok", "hang"])
+async def test_the_process_does_not_outlive_who_started_it(name: str) -> None:
+    starter = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", LEFT_BEHIND, name), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    assert starter.stdout is not None
+    pid = int(await starter.stdout.readline())
+    begun = ticks(pid)
+    while name == "hang" and ticks(pid) < begun + 20:  # until it has evaluated for a while
+        await asyncio.sleep(0.02)
+    starter.kill()
+    await starter.communicate()
+    while alive(pid):
+        await asyncio.sleep(0.05)
+
+
 async def test_the_process_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     evaluator = Evaluator()
@@ -194,9 +228,14 @@ async def test_the_process_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> No
         await evaluator.close()
 
 
+def ticks(pid: int) -> int:
+    """How long the process has run, in hundredths of a second."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+
+
 def alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        # A child that nobody has waited for yet is dead all the same.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return True
