@@ -8,6 +8,7 @@ import random
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -76,14 +77,25 @@ class RemoteBundle:
 
     async def run(self, stop: asyncio.Event, changed: Callable[[RemoteBundle], Awaitable[None]]) -> None:
         """Ask again and again until ``stop``; ``changed`` is told of another bundle, and of another fault."""
-        while not stop.is_set():
-            try:
-                async with asyncio.timeout(self.delay_s()):
-                    await stop.wait()
-            except TimeoutError:
-                before = self.fault
-                if await self.refresh() or self.fault != before:
-                    await changed(self)
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            while not stop.is_set():
+                await asyncio.wait({stopping}, timeout=self.delay_s())
+                await self._ask_unless(stopping, changed)
+        finally:
+            stopping.cancel()
+
+    async def _ask_unless(
+        self, stopping: asyncio.Future[Any], changed: Callable[[RemoteBundle], Awaitable[None]]
+    ) -> None:
+        """Ask, but let nobody who stops wait for a slow server."""
+        before, asking = self.fault, asyncio.ensure_future(self.refresh())
+        await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.done():
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        elif asking.result() or self.fault != before:
+            await changed(self)
 
     def delay_s(self) -> float:
         """Until the next question: not all replicas at once, and sooner again while there is no answer."""

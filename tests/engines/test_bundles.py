@@ -32,7 +32,7 @@ def manifest(**members: Any) -> str:
     return orjson.dumps(members).decode()
 
 
-def faults_of(*sources: Path | Archive, **caps: int) -> list[str]:
+def faults_of(*sources: Path | Archive, **caps: Any) -> list[str]:
     with pytest.raises(PolicyFault) as caught:
         PolicySet.load(sources, **caps)
     return list(caught.value.faults)
@@ -152,7 +152,8 @@ def test_the_same_files_have_one_revision_in_a_folder_and_in_a_bundle(tmp_path: 
     ],
 )
 def test_a_bundle_that_cannot_be_served_says_why(files: dict[str, str | None], fault: str) -> None:
-    kept = {name: text for name, text in ({"a.rego": ALLOW} | files).items() if text is not None}
+    every: dict[str, str | None] = {"a.rego": ALLOW, **files}
+    kept = {name: text for name, text in every.items() if text is not None}
     (found,) = faults_of(Archive("https://example.com/b.tar.gz", packed({**kept})))
     assert found.startswith("https://example.com/b.tar.gz: ")
     assert fault in found
@@ -184,7 +185,8 @@ def test_a_bundle_of_rego_v0_that_opa_builds_is_refused(opa: str, tmp_path: Path
     ],
 )
 def test_what_is_wrong_inside_names_the_file(files: dict[str, str | bytes], fault: str) -> None:
-    (found,) = faults_of(bundle({".manifest": manifest(roots=["callgate/call"]), "a.rego": ALLOW} | files))
+    roots = manifest(roots=["callgate/call"])
+    (found,) = faults_of(bundle({".manifest": roots, "a.rego": ALLOW, **files}))
     assert fault in found
 
 

@@ -232,6 +232,18 @@ async def test_a_server_that_goes_and_comes_again_changes_nothing() -> None:
             assert followed.watcher.reloads == 1
 
 
+async def test_who_stops_does_not_wait_for_a_slow_server(server: BundleServer) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with asyncio.timeout(5):
+        async with following(place(server, timeout_s=60)) as followed:
+            server.answer = answer
+            await server.asked(1)
+        assert await followed.effect() == "allow"
+
+
 # -- what is asked, and what is taken ------------------------------------------------------------
 
 
