@@ -18,6 +18,8 @@ from proxy.commands.terminal import ConfigFile, err, out, refuse
 from proxy.config import ConfigFault, load
 from proxy.config.policies import Candidate
 from proxy.engines.policyset import PolicyFault
+from proxy.engines.regorus import RegorusEngine
+from proxy.engines.waiting import WaitingEngine
 from proxy.parts import proven
 from proxy.ports import Unavailable
 from proxy.workers import Supervisor, serve_one
@@ -104,6 +106,9 @@ def check(config: ConfigFile = None) -> None:
     table.add_row("policies", _policies_line(built))
     for label, revision in policies.labels if policies is not None else ():
         table.add_row("bundle", f"{label}: {revision[:100] or 'without a revision of its own'}")
+    if isinstance(built.engine, RegorusEngine | WaitingEngine):
+        for package, why in sorted(built.engine.asked_aside.items()):
+            table.add_row("evaluated aside", f"{package}: {why}")
     if settings.policies.candidate is not None:
         table.add_row("candidate", _candidate_line(settings.policies.candidate))
     table.add_row("tools", f"{len(built.registry.specs)} registered, others: {settings.tools.unregistered}")

@@ -15,8 +15,8 @@ import signal
 import struct
 import sys
 
+from proxy.engines.compiling import Compiled, bounds_of, compiled, evaluate
 from proxy.engines.policyset import PolicyFault, PolicySet
-from proxy.engines.regorus import Compiled, compiled, evaluate
 from proxy.model import dumps
 from proxy.ports import Unavailable
 
@@ -24,6 +24,9 @@ REQUEST = struct.Struct(">II")
 ANSWER = struct.Struct(">Ic")
 READY, FAULTS, DECISION, UNDEFINED, FAILED = b"R", b"F", b"=", b"-", b"!"
 MAX_ANSWER_BYTES = 1 << 20
+
+BOUNDS = "?"
+"""In place of a package: up to where each decision is known to end soon."""
 
 # Whoever started this process ends it at the deadline. Should that one be gone, the process ends itself.
 _ALONE_S = 1.0
@@ -50,13 +53,18 @@ def main() -> None:
 
 def _serve() -> None:
     # From the process that started this one, over a pipe that nobody else has; never the other way.
-    ready = _compiled(pickle.loads(_next()))  # noqa: S301
+    policy_set = pickle.loads(_next())  # noqa: S301
+    ready = _compiled(policy_set)
     if ready is None:
         return
     # What the engine says when it breaks may quote what it was asked.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     while True:
         package, _, input_json = _next().partition(b"\n")
+        if package.decode() == BOUNDS:
+            told = {name: bound.written() for name, bound in bounds_of(policy_set).items()}
+            _answer(DECISION, dumps(told))
+            continue
         _answer(*_decided(ready, package.decode(), input_json.decode()))
 
 

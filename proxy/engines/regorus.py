@@ -1,101 +1,140 @@
 """The embedded Rego engine: regorus, in the process, compiled once and swapped whole.
 
 Not safe across threads: build it, replace its policies and ask it on one thread, the event loop's. An
-evaluation cannot be interrupted: what a policy may cost is the policy's to bound.
+evaluation cannot be interrupted, and nothing else runs meanwhile. So what is not known to end soon is asked
+aside, in a process that is ended at the deadline.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import orjson
-import regorus
 
-from proxy.engines.policyset import Module, PolicyFault, PolicySet
-from proxy.engines.regocheck import Rule, check, too_deep
-from proxy.engines.regoreads import reads
+from proxy.engines.aside import Aside, Counts, proven
+from proxy.engines.compiling import assembled, bounds_of, compiled, evaluate
+from proxy.engines.pace import Pace
+from proxy.engines.policyset import PolicyFault, PolicySet
+from proxy.engines.regobounds import Bound
 from proxy.model import dumps
 from proxy.ports import Unavailable
 
-UNDEFINED = '"<undefined>"'
-
-# The least that a decision is ever asked about: policies are proven on it before they serve.
-MINIMAL_INPUT: Mapping[str, Any] = {
-    "principal": {"id": "", "roles": [], "tenant": "", "claims": {}},
-    "conversation": {"id": "", "query": "", "turn": 0},
-    "model": "",
-    "protocol": "chat",
-    "batch": [{"id": "", "name": "", "arguments": {}}],
-    "history": {"calls": [], "labels": [], "counts": {}},
-    "approval": None,
-    "time": "1970-01-01T00:00:00Z",
-    "call": {"id": "", "name": "", "arguments": {}},
-    "tool": {"registered": False, "name": "", "effect": "write", "labels": [], "references": {}, "tags": []},
-    "tools": [],
-    "hosted": [],
-    "hosted_tools": [],
-    "result": {"call_id": "", "tool": "", "content": "", "truncated": False},
-}
-
-_PLACE = re.compile(r"^--> (.+?):(\d+):\d+$", re.MULTILINE)
-# Values that the engine quotes may be a caller's.
-_QUOTED = re.compile(r"`[^`]*`|\"[^\"]*\"")
-_ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)
+log = logging.getLogger("callgate.policies")
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled:
-    """Policies that were proven to serve."""
+class _InForce:
+    """Policies that decide now, whole: a decision is made by what it found in force."""
 
     engine: Any
     packages: frozenset[str]
-    rules: tuple[Rule, ...]
-    revision: str
     reads: Mapping[str, frozenset[str] | None]
-    """By package, the members of ``input`` that its decision may depend on."""
+    bounds: Mapping[str, Bound]
+    revision: str
+    aside: Aside
+    pace: Pace
 
 
 class RegorusEngine:
     """The ``PolicyEngine`` port over regorus."""
 
-    def __init__(self, policy_set: PolicySet) -> None:
-        """Compile and prove; raises ``PolicyFault`` naming every fault with its file and line."""
-        self._compiled = compiled(policy_set)
+    def __init__(self, policy_set: PolicySet, timeout_s: float | None = 1.0) -> None:
+        """Compile and prove; raises ``PolicyFault`` naming every fault with its file and line.
 
-    def replace(self, policy_set: PolicySet) -> None:
-        """Put other policies in force, whole.
+        What is not known to end soon is proven by ``start``. ``timeout_s`` bounds a decision made aside;
+        without it everything is evaluated here, however long that takes.
+        """
+        self.counts = Counts()
+        """What was asked aside so far, and what had to be ended."""
+        self._timeout_s = timeout_s or 1.0
+        ready = compiled(policy_set, only_bounded=timeout_s is not None)
+        limits = bounds_of(policy_set) if timeout_s is not None else {}
+        aside = Aside(policy_set, self._timeout_s, self.counts)
+        self._in_force = _InForce(
+            ready.engine, ready.packages, ready.reads, limits, ready.revision, aside, Pace()
+        )
+
+    @classmethod
+    async def of(cls, policy_set: PolicySet, timeout_s: float = 1.0) -> RegorusEngine:
+        """An engine whose policies are proven aside, so that the event loop goes on meanwhile."""
+        engine = cls(PolicySet.of({}), timeout_s)
+        await engine.replace(policy_set)
+        return engine
+
+    async def start(self) -> None:
+        """Have what is asked aside ready; raises ``PolicyFault`` where that cannot serve."""
+        if self.asked_aside:
+            self._tell()
+            await self._in_force.aside.start()
+
+    async def close(self) -> None:
+        """End the processes."""
+        await self._in_force.aside.close()
+
+    async def replace(self, policy_set: PolicySet) -> None:
+        """Put other policies in force, whole, while decisions go on being made.
 
         Where they cannot serve, raises ``PolicyFault`` and keeps those that are in force.
         """
-        self._compiled = compiled(policy_set)
+        evaluator, ready, limits = await proven(policy_set)
+        engine = await assembled(policy_set)
+        if isinstance(engine, list):
+            await evaluator.close()
+            raise PolicyFault(engine)
+        aside = Aside(policy_set, self._timeout_s, self.counts, [evaluator])
+        before, self._in_force = (
+            self._in_force,
+            _InForce(engine, ready.packages, ready.reads, limits, policy_set.revision, aside, Pace()),
+        )
+        self._tell()
+        await before.aside.retire()
+
+    def _tell(self) -> None:
+        for package, why in sorted(self.asked_aside.items()):
+            log.warning("%s is evaluated aside, in a process that is ended at the deadline: %s", package, why)
 
     @property
     def revision(self) -> str:
-        return self._compiled.revision
+        return self._in_force.revision
+
+    @property
+    def asked_aside(self) -> dict[str, str]:
+        """The packages whose decisions are never made on the event loop, and why."""
+        limits = self._in_force.bounds
+        return {package: bound.why for package, bound in limits.items() if not bound.boxes}
 
     def defines(self, package: str) -> bool:
-        return package in self._compiled.packages
+        return package in self._in_force.packages
 
     def reads(self, package: str) -> frozenset[str] | None:
         """The members of ``input`` that the decision may depend on; None where that cannot be told."""
-        return self._compiled.reads.get(package, frozenset())
+        return self._in_force.reads.get(package, frozenset())
 
     async def decide(self, package: str, input: Mapping[str, Any]) -> Any:
         """The value of ``data.<package>.decision``, or None where it is undefined.
 
-        Raises ``Unavailable`` when a rule fails on this input or the input cannot be handed over; the
-        message names the rule's place, and quotes neither policy nor input.
+        ``revision`` is that of the policies which decided until the caller next awaits. Raises
+        ``Unavailable`` when a rule fails on this input or the input cannot be handed over; the message
+        names the rule's place, and quotes neither policy nor input.
         """
-        in_force = self._compiled
+        in_force = self._in_force
         if package not in in_force.packages:
             return None
+        input_json, bound = encoded(input), in_force.bounds.get(package)
+        if bound and (not bound.holds(input_json, input) or in_force.pace.is_slow(package)):
+            decision = await in_force.aside.decide(package, input_json)
+            # Others came in force meanwhile: theirs is the decision.
+            return decision if self._in_force is in_force else await self.decide(package, input)
         # One engine holds one input: between setting it and asking, nothing may await.
-        decision = evaluate(in_force.engine, package, encoded(input))
-        return None if decision is None else orjson.loads(decision)
+        begun = perf_counter()
+        found = evaluate(in_force.engine, package, input_json)
+        in_force.pace.took(package, perf_counter() - begun)
+        return None if found is None else orjson.loads(found)
 
 
 def encoded(input: Mapping[str, Any]) -> str:
@@ -117,95 +156,3 @@ def _without_surrogates(input: Mapping[str, Any]) -> str:
     except UnicodeError:
         raise Unavailable("the call holds text that is not valid Unicode") from None
     return json.dumps(input, ensure_ascii=False).encode("utf-8", "replace").decode()
-
-
-def evaluate(engine: Any, package: str, input_json: str) -> str | None:
-    """The decision of a package as JSON, or None where it is undefined; raises ``Unavailable``."""
-    try:
-        engine.set_input_json(input_json)
-        result: str = engine.eval_rule_as_json(f"data.{package}.decision")
-    except Exception as exc:  # noqa: BLE001 -- the engine raises bare RuntimeErrors for all that can go wrong
-        raise Unavailable(f"policy {package} cannot decide: {_QUOTED.sub('...', worded(exc))}") from None
-    except BaseException as exc:
-        if type(exc).__name__ != "PanicException":  # what a Rust panic becomes; not an Exception
-            raise
-        raise Unavailable(f"policy {package} cannot decide: the engine failed") from None
-    return None if result == UNDEFINED else result
-
-
-def worded(exc: Exception) -> str:
-    """Place and cause of what the engine complains of, without the source and the stack that it adds."""
-    text = str(exc).split("\n\nStack backtrace")[0]
-    place, error = _PLACE.search(text), _ERROR.search(text)
-    cause = error[1] if error else text.strip().partition("\n")[0]
-    return f"{place[1]}:{place[2]}: {cause}" if place else cause
-
-
-def compiled(policy_set: PolicySet) -> Compiled:
-    """Compile policies, check them, and ask each decision once; raises ``PolicyFault``."""
-    # Raised here, where no engine is in sight: a traceback may be freed on another thread, an engine may not.
-    attempt = _attempt(policy_set)
-    if isinstance(attempt, Compiled):
-        return attempt
-    raise PolicyFault(attempt)
-
-
-def _attempt(policy_set: PolicySet) -> Compiled | list[str]:
-    modules = policy_set.modules
-    if faults := [fault for module in modules if (fault := too_deep(module))]:
-        return faults
-    engine = regorus.Engine()
-    if faults := [fault for module in modules if (fault := _added(engine, module))]:
-        return faults
-    try:
-        trees = orjson.loads(engine.get_ast_as_json())
-        checked = check(trees, orjson.loads(policy_set.data_json), _builtins(), modules)
-    except (ValueError, RecursionError):
-        return ["the policies: an expression nests too deeply to be checked: name its parts"]
-    if checked.faults:
-        return sorted(set(checked.faults))
-    if faults := _data_faults(engine, policy_set) or _proof_faults(engine, checked.packages):
-        return faults
-    read = {package: reads(trees, package) for package in checked.packages}
-    return Compiled(engine, checked.packages, tuple(checked.rules), policy_set.revision, read)
-
-
-def _added(engine: Any, module: Module) -> str | None:
-    try:
-        engine.add_policy(module.path, module.text)
-    except RuntimeError as exc:
-        return worded(exc)
-    return None
-
-
-def _builtins() -> frozenset[str]:
-    (answer,) = regorus.Engine().eval_query("opa.runtime()")["result"]
-    return frozenset((*answer["expressions"][0]["value"]["builtins"], "print"))
-
-
-def _data_faults(engine: Any, policy_set: PolicySet) -> list[str]:
-    try:
-        engine.add_data_json(policy_set.data_json.decode())
-    except RuntimeError as exc:
-        return [f"the policy data: {worded(exc)}"]
-    return []
-
-
-def _proof_faults(engine: Any, packages: frozenset[str]) -> list[str]:
-    """Evaluate everything once: some faults are the engine's to find, and only then."""
-    input_json = dumps(MINIMAL_INPUT).decode()
-    try:
-        engine.set_input_json(input_json)
-        engine.eval_query("true")
-    except RuntimeError as exc:
-        return [worded(exc)]
-    return [fault for package in sorted(packages) if (fault := _proof_fault(engine, package, input_json))]
-
-
-def _proof_fault(engine: Any, package: str, input_json: str) -> str | None:
-    if package.startswith("callgate."):
-        try:
-            evaluate(engine, package, input_json)
-        except Unavailable as exc:
-            return str(exc)
-    return None

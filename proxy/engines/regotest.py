@@ -15,9 +15,9 @@ from typing import Any, Literal
 import orjson
 import regorus
 
+from proxy.engines.compiling import compiled, worded
 from proxy.engines.policyset import PolicySet
 from proxy.engines.regocoverage import Coverage, coverage_of
-from proxy.engines.regorus import compiled, worded
 from proxy.engines.regotext import Body, Mark, WrittenRule, marked_all
 
 Outcome = Literal["pass", "fail", "error", "skip"]
@@ -50,7 +50,7 @@ class RegoTests:
 
     def __init__(self, policy_set: PolicySet, coverage: bool = False) -> None:
         """Compile policies and tests together; raises ``PolicyFault``."""
-        trees = orjson.loads(compiled(policy_set).engine.get_ast_as_json())
+        self._trees = trees = orjson.loads(compiled(policy_set).engine.get_ast_as_json())
         self._tests: dict[str, list[WrittenRule]] = {}
         self._engine = regorus.Engine()
         self._engine.set_gather_prints(True)
@@ -96,7 +96,7 @@ class RegoTests:
 
     def coverage(self) -> Coverage:
         """Which lines of the policies the tests that ran have reached."""
-        return coverage_of(orjson.loads(self._engine.get_coverage_report_as_json()))
+        return coverage_of(orjson.loads(self._engine.get_coverage_report_as_json()), self._trees)
 
     def _printed(self) -> tuple[list[Any], tuple[str, ...]]:
         """The cases that were begun, and what policies and tests printed themselves."""

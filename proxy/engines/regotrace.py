@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 import regorus
 
+from proxy.engines.compiling import compiled, evaluate
 from proxy.engines.policyset import PolicySet
-from proxy.engines.regorus import compiled, encoded, evaluate
+from proxy.engines.regorus import encoded
 from proxy.engines.regotext import Body, Mark, WrittenRule, marked_all
 from proxy.ports import Unavailable
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from proxy.engines.aside import Counts
 from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
 from proxy.ports import Unavailable
@@ -13,7 +14,9 @@ from proxy.ports import Unavailable
 class WaitingEngine:
     """The ``PolicyEngine`` port over policies that are still to come: until then nothing is decided."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float = 1.0) -> None:
+        """``timeout_s`` bounds a decision made aside."""
+        self._timeout_s = timeout_s
         self._engine: RegorusEngine | None = None
 
     @property
@@ -21,12 +24,30 @@ class WaitingEngine:
         """Whether there are policies in force."""
         return self._engine is not None
 
-    def replace(self, policy_set: PolicySet) -> None:
+    async def start(self) -> None:
+        """There is nothing to make ready."""
+
+    async def close(self) -> None:
+        """Leave nothing running."""
+        if self._engine is not None:
+            await self._engine.close()
+
+    async def replace(self, policy_set: PolicySet) -> None:
         """Put policies in force, whole; raises ``PolicyFault`` and leaves everything as it was."""
         if self._engine is None:
-            self._engine = RegorusEngine(policy_set)
+            self._engine = await RegorusEngine.of(policy_set, self._timeout_s)
         else:
-            self._engine.replace(policy_set)
+            await self._engine.replace(policy_set)
+
+    @property
+    def asked_aside(self) -> Mapping[str, str]:
+        """The packages whose decisions are never made on the event loop, and why."""
+        return self._engine.asked_aside if self._engine is not None else {}
+
+    @property
+    def counts(self) -> Counts:
+        """What was asked aside so far."""
+        return self._engine.counts if self._engine is not None else Counts()
 
     @property
     def revision(self) -> str:

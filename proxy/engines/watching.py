@@ -30,8 +30,16 @@ class Replaceable(Protocol):
         """Digest of the policies in force."""
         ...
 
-    def replace(self, policy_set: PolicySet) -> None:
+    async def replace(self, policy_set: PolicySet) -> None:
         """Put other policies in force, whole; raises ``PolicyFault`` and keeps the old ones."""
+        ...
+
+    async def start(self) -> None:
+        """Be ready to decide; raises ``PolicyFault``."""
+        ...
+
+    async def close(self) -> None:
+        """Leave nothing running."""
         ...
 
 
@@ -64,7 +72,11 @@ class PolicyWatcher:
         self._one_at_a_time = asyncio.Lock()
 
     async def start(self) -> None:
-        """Ask for what is elsewhere, and tell which policies are in force from the start."""
+        """Ask for what is elsewhere, and tell which policies are in force from the start.
+
+        Raises ``PolicyFault`` where those that are there from the start cannot serve.
+        """
+        await self._engine.start()
         if not self._remote:
             self._note("loaded", self._engine.revision, ())
             return
@@ -81,13 +93,14 @@ class PolicyWatcher:
         try:
             await self._fetch()
             policy_set = await self.load()
-            self._engine.replace(policy_set)
+            await self._engine.replace(policy_set)
         finally:
             await self.close()
         return policy_set
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and end what the engine has running."""
+        await self._engine.close()
         for bundle in self._remote:
             await bundle.close()
 
@@ -138,7 +151,7 @@ class PolicyWatcher:
                 if policy_set.revision == self._engine.revision:
                     self.faults = ()
                     return
-                self._engine.replace(policy_set)
+                await self._engine.replace(policy_set)
             except PolicyFault as exc:
                 self.faults = exc.faults
                 for bundle in self._remote:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,17 @@ ENGINES: dict[str, Callable[[PolicySet], Any]] = {"regorus": RegorusEngine}
 
 
 @pytest.fixture(params=ENGINES)
-def start(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Starts an engine with these modules and data."""
+async def start(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
+    """Starts an engine with these modules and data, and closes it."""
+    engines = []
 
     def started(modules: dict[str, str], data: dict[str, Any] | None = None) -> Any:
-        return ENGINES[request.param](PolicySet.of(modules, data))
+        engines.append(ENGINES[request.param](PolicySet.of(modules, data)))
+        return engines[-1]
 
-    return started
+    yield started
+    for engine in engines:
+        await engine.close()
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from proxy.engines.candidate import OUTCOMES, Candidate, Shadowed
+from proxy.engines.compiling import MINIMAL_INPUT
 from proxy.engines.policyset import PolicyFault, PolicySet
-from proxy.engines.regorus import MINIMAL_INPUT, RegorusEngine
+from proxy.engines.regorus import RegorusEngine
 from proxy.gates.comparing import PACKAGES
 from proxy.ports import Unavailable, asking
 from proxy.record import DifferenceRecord

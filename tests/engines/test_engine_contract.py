@@ -105,11 +105,12 @@ def test_a_revision_is_the_contents(start: Start) -> None:
 async def test_policies_are_replaced_whole(start: Start) -> None:
     engine = start({**ECHO, "b.rego": "package callgate.tools\n\ndecision := 1\n"}, {"a": 1})
     before = engine.revision
-    engine.replace(PolicySet.of({"call.rego": "package callgate.call\n\ndecision := [data.b]\n"}, {"b": 2}))
+    other = PolicySet.of({"call.rego": "package callgate.call\n\ndecision := [data.b]\n"}, {"b": 2})
+    await engine.replace(other)
     assert engine.revision != before
     assert await engine.decide("callgate.call", {}) == [2]
     assert not engine.defines("callgate.tools")
-    engine.replace(
+    await engine.replace(
         PolicySet.of({"call.rego": "package callgate.call\n\ndecision := 1 if data.a\n"}, {"b": 2})
     )
     assert await engine.decide("callgate.call", {}) is None
@@ -131,7 +132,7 @@ async def test_what_cannot_serve_leaves_the_last_good_in_force(start: Start, bro
     engine = start(ROLES, {"roles": {"viewer": ["get_user"]}})
     before = engine.revision
     with pytest.raises(PolicyFault, match=r"new\.rego:\d+: "):
-        engine.replace(PolicySet.of({"new.rego": broken}))
+        await engine.replace(PolicySet.of({"new.rego": broken}))
     assert engine.revision == before
     assert engine.defines("callgate.call")
     asked = {"principal": {"roles": ["viewer"]}, "call": {"name": "get_user"}}
