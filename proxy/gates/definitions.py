@@ -47,9 +47,8 @@ class DefinitionsGate:
     ) -> None:
         self._override, self._pin, self._record = override, pin, record
         self._noticed = _Noticed(sink, capture)
-        self._digests: LRUCache[tuple[str, str, bytes], tuple[str, int]] = LRUCache(
-            _MAX_KNOWN_BYTES, getsizeof=lambda known: known[1]
-        )
+        self._digests: dict[tuple[str, str, bytes], str] = {}
+        self._known_bytes = 0
         # Found by identity, which the kept reference keeps unique.
         self._redefinitions: LRUCache[int, tuple[ToolSpec, Redefinition]] = LRUCache(_MAX_NAMES)
 
@@ -99,14 +98,20 @@ class DefinitionsGate:
         """The digest, known by the definition's own bytes, which cost less than canonical ones."""
         try:
             key = tool.name, tool.description, dumps((tool.parameters, tool.more))
-            if (known := self._digests.get(key)) is not None:
-                return known[0]
-            digest = definition_digest(tool)
+            digest = self._digests.get(key)
+            return digest if digest is not None else self._learn(key, definition_digest(tool))
         except (ValueError, RecursionError):
             return UNREADABLE
+
+    def _learn(self, key: tuple[str, str, bytes], digest: str) -> str:
         size = sum(map(len, key)) + 200
-        if size <= _MAX_DEFINITION_BYTES:
-            self._digests[key] = digest, size
+        if size > _MAX_DEFINITION_BYTES:
+            return digest
+        if self._known_bytes + size > _MAX_KNOWN_BYTES:
+            self._digests.clear()
+            self._known_bytes = 0
+        self._digests[key] = digest
+        self._known_bytes += size
         return digest
 
     def _redefinition(self, spec: ToolSpec) -> Redefinition:

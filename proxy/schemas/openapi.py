@@ -36,6 +36,7 @@ _ALONE = (
     *("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames"),
     *("unevaluatedItems", "unevaluatedProperties"),
 )
+_PLACES = ("path", "query", "header", "cookie")
 # Which header parameters are the client's business and not the model's (OpenAPI 3.1, 4.8.12.1).
 _IGNORED_HEADERS = frozenset({"accept", "content-type", "authorization"})
 
@@ -107,9 +108,11 @@ def _parameters(schemas: _Schemas, item: Json, operation: Json) -> Json:
     """One object for all that the operation takes: parameters by name, the body's members or ``body``."""
     properties: Json = {}
     required: list[str] = []
-    given = {(p.get("in"), p.get("name")): p for p in schemas.listed(item) + schemas.listed(operation)}
+    given = {
+        (str(p.get("in")), str(p.get("name"))): p for p in schemas.listed(item) + schemas.listed(operation)
+    }
     for (where, name), parameter in given.items():
-        if not isinstance(name, str) or where not in ("path", "query", "header", "cookie"):
+        if not isinstance(parameter.get("name"), str) or where not in _PLACES:
             raise OpenApiFault("a parameter has no name, or is in no known place")
         if where == "header" and name.lower() in _IGNORED_HEADERS:
             continue

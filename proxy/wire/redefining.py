@@ -14,6 +14,7 @@ Json = dict[str, Any]
 
 # What else stands in a definition and says nothing to the model. Flags and numbers do not either.
 _SETTINGS = frozenset({"type", "name", "cache_control", "allowed_callers"})
+_FLAGS = (bool, int, float)
 # https://platform.openai.com/docs/guides/structured-outputs: what `strict` can hold a model to.
 _STRICT = frozenset(
     {
@@ -60,13 +61,14 @@ def definition(
 ) -> OfferedTool:
     """All that the model may read of one definition: ``more`` has what stands beside name, description and
     schema, and what of the object ``around`` it is no setting."""
-    description = wire.get("description")
-    is_text = isinstance(description, str)
-    known = (schema_key, "description") if is_text or description is None else (schema_key,)
-    more = {key: value for key, value in wire.items() if key not in known and not _is_setting(key, value)}
+    said, more = "", {}
+    for key, value in wire.items():  # once a tool of every request that is looked at
+        if key == "description" and isinstance(value, str):
+            said = value
+        elif key != schema_key and not _is_setting(key, value):
+            more[key] = value
     if outer := {key: value for key, value in around.items() if not _is_setting(key, value)}:
         more["around"] = outer
-    said = description if isinstance(description, str) else ""
     return OfferedTool(name, wire.get(schema_key), said, kind, more or None)
 
 
@@ -96,7 +98,7 @@ def settings_of(wire: Mapping[str, Any], *kept: str) -> Json:
 
 
 def _is_setting(key: str, value: Any) -> bool:
-    return key in _SETTINGS or value is None or isinstance(value, bool | int | float)
+    return key in _SETTINGS or value is None or isinstance(value, _FLAGS)
 
 
 def _is_strict(node: Any, known: frozenset[str], all_required: bool) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 import orjson
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from proxy.gates.definitions import DefinitionsGate
 from proxy.guards.base import Refused
@@ -20,7 +17,6 @@ from proxy.ports import Unavailable
 from proxy.record import DefinitionRecord
 from proxy.sinks.reading import record_of
 from proxy.tools import definition_digest
-from proxy.wire.redefining import Redefinition
 from tests.core.harness import Outcome, run
 from tests.core.protocols import PROTOCOLS, Protocol
 from tests.gates.conftest import Records, registry_of, situation_of
@@ -179,61 +175,3 @@ async def test_a_gate_that_has_nothing_to_do_reads_no_definition() -> None:
     object.__setattr__(request, "reader", type("Reader", (), {"redefine": fail, "offered_tools": fail})())
     request.__dict__["tools"] = {"get_user": OfferedTool("get_user")}
     assert await admit(DefinitionsGate(Records()), request) is request
-
-
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=8)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=6,
-)
-DEFINITIONS = st.fixed_dictionaries(
-    {
-        "name": st.sampled_from(["get_user", "drop"]),
-        "description": TEXT,
-        "parameters": st.fixed_dictionaries({"type": st.just("object")}, optional={"properties": JSON}),
-    },
-    optional={"strict": st.booleans(), "note": JSON},
-)
-
-
-def told(request: Request) -> list[OfferedTool]:
-    """What ``redefine`` tells of each definition."""
-    seen: list[OfferedTool] = []
-    assert request.reader.redefine(request, seen.append) is request
-    return seen
-
-
-@given(st.lists(DEFINITIONS, max_size=4))
-def test_a_digest_is_the_same_whatever_the_api(definitions: list[Json]) -> None:
-    digests = [
-        [definition_digest(tool) for tool in told(offering(*definitions, protocol=name))]
-        for name in PROTOCOLS
-    ]
-    assert digests[0] == digests[1] == digests[2]
-    assert len(digests[0]) == len(definitions)
-
-
-@given(DEFINITIONS, DEFINITIONS)
-def test_definitions_that_read_otherwise_have_other_digests(one: Json, other: Json) -> None:
-    def read_by_the_model(definition: Json) -> bytes:
-        more = definition.get("note")
-        flag = more is None or isinstance(more, bool | int)
-        said = {key: value for key, value in definition.items() if key not in ("strict", "note")}
-        return json.dumps([said, None if flag else more], sort_keys=True).encode()
-
-    (first,), (second,) = told(offering(one)), told(offering(other))
-    same = read_by_the_model(one) == read_by_the_model(other)
-    assert (definition_digest(first) == definition_digest(second)) is same
-
-
-@given(st.lists(DEFINITIONS, min_size=1, max_size=4), st.sampled_from(sorted(PROTOCOLS)))
-def test_redefining_twice_is_redefining_once(definitions: list[Json], protocol: str) -> None:
-    new = Redefinition("Ours.", {"type": "object", "properties": {"id": {"type": "string"}}})
-    request = offering(*definitions, protocol=protocol)
-    once = request.reader.redefine(request, lambda tool: new)
-    assert [(t.description, t.parameters, t.more) for t in told(once)] == [
-        (new.description, new.parameters, None) for _ in definitions
-    ]
-    assert once.reader.redefine(once, lambda tool: new) is once
-    assert request.reader.redefine(request, lambda tool: new).raw == once.raw, "what is cached of it holds"

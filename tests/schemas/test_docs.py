@@ -1,0 +1,86 @@
+"""The guide to tools does what it says: its files are written, its commands run, its output compared."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from proxy.cli import app
+from proxy.config import Settings
+from proxy.schemas.lint import lint
+from proxy.schemas.lint.parameters import MAX_LEVELS, MAX_PARAMETERS
+from proxy.schemas.lint.together import MANY_TOOLS, MOST_TOOLS
+from proxy.schemas.sources import registry
+from proxy.tools import Registry, ToolSpec
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs" / "schemas.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)[ ]?(.*)\n((?:.*\n)*?)```$", GUIDE, re.MULTILINE)
+FILES = {title: text for _, title, text in BLOCKS if "/" in title or "." in title}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the guide's files."""
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(line: str) -> tuple[str, int]:
+    if line.startswith("callgate "):
+        done = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
+        return done.stdout, done.exit_code
+    shell = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True, timeout=10)
+    return shell.stdout, 0
+
+
+def test_its_commands_print_what_it_shows(place: Path) -> None:
+    printed, shown = "", 0
+    for _, title, text in BLOCKS:
+        if title.startswith("run"):
+            outputs = [run(line) for line in text.splitlines()]
+            printed = "".join(out for out, _ in outputs)
+            assert outputs[-1][1] == int(title.partition("exits ")[2] or 0), printed
+        elif title == "output":
+            shown += 1
+            assert text.strip() in printed
+    assert shown == 3
+
+
+def test_its_tools_load_and_are_graded_a(place: Path) -> None:
+    specs = Registry.load([place / "schemas" / "tools"]).specs
+    assert set(specs) == {"refund_invoice", "get_invoice"}
+    report = lint(registry([place / "schemas" / "tools"]).definitions)
+    assert not report.findings
+
+
+def test_every_key_of_a_tool_is_told() -> None:
+    told = re.findall(r"^\| `(\w+)` \|.*\|.*\|$", GUIDE.partition("## Import")[0], re.MULTILINE)
+    assert told == list(dict.fromkeys(told))
+    assert set(told) == set(ToolSpec.model_fields)
+
+
+def test_its_settings_load() -> None:
+    settings = Settings.model_validate(yaml.safe_load(FILES["callgate.yaml"]))
+    assert (settings.tools.pin, settings.tools.unregistered) == ("refuse", "deny")
+
+
+def test_its_numbers_are_those_of_the_lint() -> None:
+    table = GUIDE.partition("The codes are stable:")[2]
+    for number in (MAX_PARAMETERS, MAX_LEVELS, MANY_TOOLS, MOST_TOOLS):
+        assert re.search(rf"more than {number}\b", table)
+
+
+def test_what_is_linked_is_there() -> None:
+    links = {link for link in re.findall(r"\]\(([^)#]+)", GUIDE) if "://" not in link}
+    assert links
+    assert all((ROOT / "docs" / link).exists() for link in links)
