@@ -113,8 +113,9 @@ class Candidate(Section):
     """Folders, files and bundles (`.tar.gz`) of Rego policies and their data: the whole set to try."""
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     """Seconds for one decision. What takes longer is ended, and counted as failed."""
-    max_memory_bytes: Annotated[int, Field(ge=256 * 2**20, le=64 * 2**30)] = 2**30
-    """Memory, in addresses, for the process that evaluates them; each worker has one."""
+    max_memory_bytes: Annotated[int, Field(ge=128 * 2**20, le=64 * 2**30)] = 512 * 2**20
+    """Memory, in addresses, for the process that evaluates them; each worker has one. Leave room for it
+    where Callgate's own memory is bounded."""
 
 
 class Policies(Section):

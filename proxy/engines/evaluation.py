@@ -14,6 +14,8 @@ import resource
 import signal
 import struct
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 from proxy.engines.compiling import Compiled, bounds_of, compiled, evaluate
 from proxy.engines.policyset import PolicyFault, PolicySet
@@ -39,16 +41,32 @@ class _Ended(Exception):
 def main() -> None:
     """Evaluate until standard input ends; the arguments are a bound on memory in bytes, and niceness."""
     max_memory_bytes, niceness = map(int, sys.argv[1:3])
-    resource.setrlimit(resource.RLIMIT_AS, (max_memory_bytes, max_memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold what people asked
-    os.nice(niceness)
-    # Its end is decided by the one that started it; Ctrl-C in a terminal reaches both.
+    _bound(resource.RLIMIT_AS, max_memory_bytes)
+    _bound(resource.RLIMIT_CORE, 0)  # a core dump would hold what people asked
+    _step_back(niceness)
+    # Its end is decided by the one that started it, which is told of these too, and may have requests to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     try:
         _serve()
     except (_Ended, BrokenPipeError):
         return
+
+
+def _bound(kind: int, most: int) -> None:
+    """Set a limit for good, or leave one that is lower."""
+    hard = resource.getrlimit(kind)[1]
+    least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (least, least))
+
+
+def _step_back(niceness: int) -> None:
+    """Let others go first, and live longer: where memory ends, this process can be started again."""
+    with suppress(OSError):  # a courtesy, which a sandbox may not allow
+        os.nice(niceness)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _serve() -> None:

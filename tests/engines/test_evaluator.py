@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from proxy.engines import evaluation
 from proxy.engines.compiling import MINIMAL_INPUT
 from proxy.engines.evaluator import Evaluator, Overrun
 from proxy.engines.policyset import PolicyFault, PolicySet
@@ -153,6 +154,45 @@ async def test_a_process_that_is_killed_is_started_again(evaluator: Evaluator) -
     with pytest.raises(Overrun, match="SIGKILL"):
         await decided(evaluator, "ok")
     assert await decided(evaluator, "ok") == {"effect": "allow"}
+
+
+async def test_it_ends_only_as_it_is_told_to(evaluator: Evaluator) -> None:
+    pid = evaluator.pid
+    assert pid is not None
+    # As an init system stops all processes of a service: this one may still have requests to end.
+    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, signal.SIGINT)
+    assert await decided(evaluator, "ok") == {"effect": "allow"}
+    assert evaluator.pid == pid
+
+
+async def test_it_steps_back_behind_others() -> None:
+    evaluator = Evaluator(niceness=7)
+    await evaluator.start(PolicySet.of({"call.rego": OBEDIENT}))
+    assert evaluator.pid is not None
+    try:
+        assert os.getpriority(os.PRIO_PROCESS, evaluator.pid) == os.getpriority(os.PRIO_PROCESS, 0) + 7
+        assert Path(f"/proc/{evaluator.pid}/oom_score_adj").read_text() == "1000\n"
+    finally:
+        await evaluator.close()
+
+
+def test_a_sandbox_that_forbids_to_step_back_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*given: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "nice", forbidden)
+    monkeypatch.setattr(Path, "write_text", forbidden)
+    evaluation._step_back(10)
+
+
+@pytest.mark.parametrize(("hard", "set_to"), [(-1, 4096), (8192, 4096), (1024, 1024)])
+def test_a_lower_limit_stays(monkeypatch: pytest.MonkeyPatch, hard: int, set_to: int) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(evaluation.resource, "getrlimit", lambda kind: (hard, hard))
+    monkeypatch.setattr(evaluation.resource, "setrlimit", lambda kind, both: limits.append(both))
+    evaluation._bound(evaluation.resource.RLIMIT_AS, 4096)
+    assert limits == [(set_to, set_to)]
 
 
 async def test_closing_kills_what_hangs_and_tells_who_waits(evaluator: Evaluator) -> None:
