@@ -33,7 +33,8 @@ def parsed(text: str, json: bool) -> Any:
     """What a data file says, as JSON or else as YAML; raises ``ValueError`` for what JSON cannot say."""
     value = _parse_json(text) if json else parse_yaml(text)
     _Checking(MAX_DATA_BYTES).check(value)
-    return loads(dumps(value))  # YAML aliases are one object in two places: merge into neither
+    # YAML aliases are one object in two places: merge into neither.
+    return value if json else loads(dumps(value))
 
 
 def _parse_json(text: str) -> Any:
@@ -49,6 +50,7 @@ def _parse_json(text: str) -> Any:
 def parse_yaml(text: str) -> Any:
     """A YAML text that can also be said in JSON; raises ``ValueError``."""
     try:
+        _check_depth(text)
         return yaml.load(text, _JSONLoader)  # noqa: S506 -- a safe loader, narrowed to what JSON can say
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
@@ -57,6 +59,18 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"not valid YAML: {str(exc).splitlines()[0]}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _check_depth(text: str) -> None:
+    """Raise before the reader is let in: libyaml's goes down with the process where the nesting is deep."""
+    depth = 0
+    for event in yaml.parse(text, Loader=SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DATA_DEPTH:
+                raise ValueError(f"nested too deeply: more than {MAX_DATA_DEPTH} deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 class _JSONLoader(SafeLoader):

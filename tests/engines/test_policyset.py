@@ -110,6 +110,9 @@ def test_a_link_that_leads_back_is_a_fault(tmp_path: Path) -> None:
         ("a.yaml", "", ": policy data is one mapping"),
         ("a.yaml", "a: \x01", ": not valid YAML"),
         ("a.yaml", "a: " + "[" * 5_000 + "]" * 5_000, "nested too deeply"),
+        ("a.yaml", "[" * 2_000_000, "nested too deeply"),
+        ("a.yaml", "- " * 1_000_000, "nested too deeply"),
+        ("a.yaml", "? " * 1_000_000, "nested too deeply"),
         ("a.rego", b"package \xff", ": not UTF-8 text"),
     ],
 )
