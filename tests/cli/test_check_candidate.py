@@ -15,7 +15,7 @@ from proxy.gates.comparing import STRICTNESS
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()
 SECTION = GUIDE.partition("\n## Rollout: shadow\n")[2].partition("\n## ")[0]
-(SETTINGS,) = re.findall(r"^```yaml\n(.+?)^```$", SECTION, re.MULTILINE | re.DOTALL)
+(SETTINGS,) = re.findall(r"^```yaml config\n(.+?)^```$", SECTION, re.MULTILINE | re.DOTALL)
 ALLOW = 'package callgate.call\n\ndecision := {"effect": "allow"}\n'
 UPSTREAM = "upstreams: [{name: none, base_url: 'http://127.0.0.1:9/v1'}]\n"
 
