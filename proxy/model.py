@@ -417,10 +417,10 @@ class Request:
         return handles
 
     @cached_property
-    def conversation(self) -> str:
-        """The conversation of the provider's that it goes on; "" for none."""
-        conversation: str = self.reader.conversation(self.body)
-        return conversation
+    def continued(self) -> str:
+        """The answer or the conversation, kept by the provider, that it goes on from; "" for none."""
+        continued: str = self.reader.continued(self.body)
+        return continued
 
     @cached_property
     def resumable(self) -> bool:

@@ -14,7 +14,7 @@ from proxy.wire.codec import Codec, Ending, Rounds, Settlement
 
 log = logging.getLogger("callgate.settlements")
 
-_NOT_YOURS = "No conversation of this id was given to you by Callgate, or it is no longer known."
+_NOT_YOURS = "Nothing of this id was given to you by Callgate, or it is no longer known."
 STORED = "stored"
 """The scope of what is read back by its own name."""
 
@@ -31,22 +31,25 @@ class Settlements:
     async def restore(self, request: Request) -> tuple[Request, int]:
         """The request with its settled calls, and how many settlements were put back.
 
-        Raises ``Refused`` where it goes on a conversation that another principal began, or may have.
+        Raises ``Refused`` where it goes on from what another principal was given, or may have been.
         """
-        handles, conversation = request.handles, request.conversation
+        handles, continued = request.handles, request.continued
         if not handles:
             return request, 0
         keys = [self._key(request.scope, handle) for handle in handles]
         try:
-            values = await self.store.get_many([*keys, _owner_key(conversation)] if conversation else keys)
+            values = await self.store.get_many([*keys, _owner_key(continued)] if continued else keys)
         except Unavailable as exc:
             log.warning("settled calls could not be restored: %s", exc)
-            if conversation:
+            if continued:
                 message = "It cannot be told now whose this conversation is, so it is not gone on with."
-                raise Refused(503, "store_unavailable", message, "conversation") from exc
+                raise Refused(503, "store_unavailable", message) from exc
             return request, 0
-        if conversation and values.pop() not in (None, self._owner):
-            raise Refused(404, "not_found", _NOT_YOURS, "conversation")
+        if continued:
+            owner = values.pop()
+            # Some servers use the names of answers again: what is kept of one's own counts.
+            if owner not in (None, self._owner) and values[handles.index(continued)] is None:
+                raise Refused(404, "not_found", _NOT_YOURS)
         kept = {handle: value for handle, value in zip(handles, values, strict=True) if value is not None}
         return (self.codec.restore(request, kept), len(kept)) if kept else (request, 0)
 
@@ -60,8 +63,6 @@ class Settlements:
     ) -> None:
         """Keep what the client does not see of an answer under the names that it will come back with."""
         await self.put(self.codec.settlement(asked, hidden, turn, settled, ending), asked.scope)
-        if asked.owned:
-            await self.claim(asked.owned)
 
     async def begin(self, asked: Request, hidden: Rounds, passage: Passage, ending: Ending) -> bool:
         """Keep that an answer has begun, where this passage is its beginning; whether it was."""
@@ -76,6 +77,8 @@ class Settlements:
         try:
             for handle in settlement.handles:
                 await self.store.put(self._key(scope, handle), settlement.kept, self.ttl_s)
+            for name in settlement.owned:
+                await self.store.put(_owner_key(name), self._owner, self.ttl_s)
             if settlement.stored is not None:
                 name, kept = settlement.stored
                 await self.store.put(self._key(STORED, name), kept, self.ttl_s)
@@ -89,13 +92,6 @@ class Settlements:
         except Unavailable as exc:
             log.warning("what was given earlier could not be looked up: %s", exc)
             return [None] * len(names)
-
-    async def claim(self, conversation: str) -> None:
-        """From here on nobody else may name this conversation."""
-        try:
-            await self.store.put(_owner_key(conversation), self._owner, self.ttl_s)
-        except Unavailable as exc:
-            log.warning("whose a conversation is could not be kept: %s", exc)
 
     @property
     def _owner(self) -> bytes:
@@ -114,5 +110,5 @@ class Settlements:
         return "settled:" + hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
 
-def _owner_key(conversation: str) -> str:
-    return "owner:" + hashlib.sha256(conversation.encode(errors="replace")).hexdigest()
+def _owner_key(name: str) -> str:
+    return "owner:" + hashlib.sha256(name.encode(errors="replace")).hexdigest()

@@ -112,6 +112,8 @@ class Settlement:
     stored: tuple[str, bytes] | None = None
     """The name under which the provider's stored answer is read back, and what ``recall`` needs for it,
     where that is not among the handles."""
+    owned: tuple[str, ...] = ()
+    """Those of the names with which nobody else's request may go on."""
 
 
 @dataclass(frozen=True, slots=True)

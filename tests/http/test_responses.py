@@ -174,14 +174,15 @@ async def test_what_the_provider_keeps_is_history_to_the_guards(serve: Serve, cl
 async def test_anothers_answer_cannot_be_gone_on_from(serve: Serve, client_of: ClientOf) -> None:
     callgate = await serve({"calls": [DROP, GET]}, {"text": "Fine."})
     first = await respond(client_of(callgate, api_key="sk-ann"), "body")
-    with pytest.raises(openai.BadRequestError, match="No tool output found"):
-        # Nothing of what was kept for the one is put into the request of the other.
+    asked = len(callgate.provider.requests)
+    with pytest.raises(openai.NotFoundError, match="given to you"):
         await respond(
             client_of(callgate, api_key="sk-bob"),
             "body",
             input=[output_of("call_get")],
             previous_response_id=first.id,
         )
+    assert len(callgate.provider.requests) == asked, "the provider, who would tell, is not asked"
 
 
 async def test_an_error_is_raised_in_every_way(serve: Serve, client_of: ClientOf) -> None:

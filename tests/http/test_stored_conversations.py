@@ -156,6 +156,21 @@ async def test_nobody_else_reaches_it(
     assert orjson.dumps(callgate.provider.stored.conversations[id].items) == before
 
 
+async def test_one_that_was_begun_elsewhere_is_gone_on_with_and_not_read(
+    serve: Serve, client_of: ClientOf
+) -> None:
+    callgate = await started(serve, {"calls": [DROP, GET]}, {"text": "Fine."})
+    client = client_of(callgate)
+    elsewhere = await client_of(callgate, api_key="sk-other").conversations.create()
+    for key in await callgate.app.store.keys(""):
+        await callgate.app.store.take(key)
+    within: Any = {"model": "m", "tools": OFFERED, "conversation": elsewhere.id}
+    await client.responses.create(input="go", **within)
+    await client.responses.create(input=[output("call_get")], **within)
+    with pytest.raises(openai.NotFoundError):
+        await client.conversations.items.list(elsewhere.id)
+
+
 async def test_who_only_uses_anothers_conversation_does_not_own_it(serve: Serve, client_of: ClientOf) -> None:
     callgate = await started(serve)
     id = await talked(client_of(callgate))

@@ -36,7 +36,6 @@ class Conversations:
         if isinstance(id := told.get("id"), str) and id:
             settlements = self.reading.settlements
             await settlements.put(wire.begun_conversation(admitted, id), SCOPE)
-            await settlements.claim(id)
         return self._told(answer, told)
 
     async def retrieve(self) -> Answer:

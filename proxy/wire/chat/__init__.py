@@ -153,8 +153,8 @@ class ChatCodec:
         kept = stored.noted(request, hidden, turn, settled, ending)
         return replace(found or Settlement((), b""), stored=(ending.rounds[0], kept))
 
-    def conversation(self, body: Mapping[str, Any]) -> str:
-        """None: this API keeps no conversations."""
+    def continued(self, body: Mapping[str, Any]) -> str:
+        """Nothing: with this API a request brings its conversation."""
         return ""
 
     def resumable(self, body: Mapping[str, Any]) -> bool:

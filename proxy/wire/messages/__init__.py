@@ -137,8 +137,8 @@ class MessagesCodec:
         """Keep the hidden rounds and the settled calls. This API stores no answer that could be read back."""
         return settlements.settlement(hidden, turn, settled)
 
-    def conversation(self, body: Mapping[str, Any]) -> str:
-        """None: this API keeps no conversations."""
+    def continued(self, body: Mapping[str, Any]) -> str:
+        """Nothing: with this API a request brings its conversation."""
         return ""
 
     def resumable(self, body: Mapping[str, Any]) -> bool:

@@ -145,9 +145,9 @@ class ResponsesCodec:
         """Keep what the requests that follow need, and how the answer was told."""
         return state.settlement(request, hidden, turn, settled, ending)
 
-    def conversation(self, body: Mapping[str, Any]) -> str:
-        """The conversation that the request goes on."""
-        return requests.conversation(body)
+    def continued(self, body: Mapping[str, Any]) -> str:
+        """The conversation that the request goes on, or the answer that it goes on from."""
+        return requests.conversation(body) or body.get("previous_response_id") or ""
 
     def resumable(self, body: Mapping[str, Any]) -> bool:
         """A stream that is made in the background can be asked for again at once."""

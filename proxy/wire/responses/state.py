@@ -42,7 +42,8 @@ def settlement(
     calls = [item for item in turn.wire.items if item.is_call]
     forwarded = [item.call_id for item in calls if not _is_settled(item, told)][:_MAX_CALL_HANDLES]
     wrappers = {item.call_id: one for item in calls if is_changed and (one := batches.cut(item, told))}
-    names = [*_answer_ids(asked, hidden, turn, ending), requests.conversation(asked.body)] if stored else []
+    ids = _answer_ids(asked, hidden, turn, ending) if stored else []
+    names = [*ids, requests.conversation(asked.body)] if stored else []
     names += [*forwarded, *(wrappers[id]["parts"][-1][0] for id in forwarded if id in wrappers)]
     if is_changed and not forwarded:
         names.append(_last_visible(hidden, turn))
@@ -57,7 +58,8 @@ def settlement(
         **noted(asked, hidden, turn, told, ending),
     }
     handles = tuple(dict.fromkeys(name for name in names if name))
-    return Settlement(handles, write_json(kept)) if handles else None
+    owned = tuple(dict.fromkeys(name for name in [*ids, asked.owned] if name))
+    return Settlement(handles, write_json(kept), owned=owned) if handles else None
 
 
 def begun(asked: Request, hidden: Rounds, passage: Passage, ending: Ending) -> Settlement | None:
