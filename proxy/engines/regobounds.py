@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from proxy.engines.regocost import Costs, Unproven
@@ -32,7 +33,7 @@ class Box:
     call: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bound:
     """Up to where a decision is known to end soon. No box: never."""
 
@@ -49,32 +50,45 @@ class Bound:
         """What ``written`` wrote."""
         return cls(tuple(Box(whole, call) for whole, call in told["boxes"]), told["why"])
 
+    @cached_property
+    def _small(self) -> tuple[int, float]:
+        """Members and bytes of inputs that need no closer look than at how many roles and references."""
+        members = next((box.whole for box in self.boxes if box.whole == box.call), 0)
+        return members, max_call_bytes(members) if members else 0.0
+
     def holds(self, input_json: str, input: Mapping[str, Any]) -> bool:
-        """Whether the decision on this input is known to end soon. Takes well below a microsecond."""
+        """Whether the decision on this input is known to end soon. Takes about half a microsecond."""
         members, length = input_json.count(",") + 1, len(input_json)
+        most, longest = self._small
+        if members <= most and length <= longest:
+            return _few(input)
         boxes = [box for box in self.boxes if members <= box.whole and length <= max_bytes(box.whole)]
-        if not boxes or not _few(input):
+        if not boxes or not _few(input) or not _short(input):
             return False
-        if members <= boxes[0].call and length <= max_call_bytes(boxes[0].call):
-            return True
         call = dumps(input.get("call"))
         within = call.count(b",") + 1
         return any(within <= box.call and len(call) <= max_call_bytes(box.call) for box in boxes)
 
 
 def _few(input: Mapping[str, Any]) -> bool:
-    """Whether the caller has few roles and the tool few references, and all of them are short."""
+    """Whether the caller has few roles and the tool few references."""
+    try:
+        return ("principal" not in input or len(input["principal"]["roles"]) <= MAX_ROLES) and (
+            "tool" not in input or len(input["tool"]["references"]) <= MAX_REFERENCES
+        )
+    except (TypeError, KeyError):
+        return False  # not an input as Callgate makes it
+
+
+def _short(input: Mapping[str, Any]) -> bool:
+    """Whether the roles and the references are short texts."""
     try:
         roles = input["principal"]["roles"] if "principal" in input else ()
         references = input["tool"]["references"] if "tool" in input else {}
-        return (
-            len(roles) <= MAX_ROLES
-            and sum(map(len, roles)) <= _FEW_CHARS
-            and len(references) <= MAX_REFERENCES
-            and sum(map(len, references)) + sum(map(len, references.values())) <= _FEW_CHARS
-        )
-    except (TypeError, KeyError, AttributeError):
-        return False  # not an input as Callgate makes it
+        texts = [*roles, *references, *references.values()]
+        return sum(map(len, texts)) <= _FEW_CHARS
+    except (TypeError, AttributeError):
+        return False
 
 
 def bounds(
@@ -98,7 +112,7 @@ def _bound(policies: Policies, package: str) -> Bound:
 
 
 def _boxes(policies: Policies, package: str) -> Iterator[Box]:
-    small = [_usual(size, size) for size in _SCALES]
+    small = [_small(size) for size in _SCALES]
     if whole := _largest(policies, package, small):
         yield Box(whole, whole)
     for call in _CALLS:
@@ -129,3 +143,8 @@ def _dearest(policies: Policies, package: str, boxes: Sequence[Box]) -> str:
 def _usual(whole: int, call: int) -> Scale:
     """An input of a caller with few roles, and of a tool with few references."""
     return Scale(whole, call, MAX_ROLES, MAX_REFERENCES, 6 * _FEW_CHARS)
+
+
+def _small(size: int) -> Scale:
+    """An input that is small as a whole; what part of it anything takes is not asked."""
+    return Scale(size, size, MAX_ROLES, MAX_REFERENCES, max_call_bytes(size))
