@@ -148,6 +148,22 @@ def test_a_full_queue_refuses(tmp_path, decision, slow_disk) -> None:
     assert verify(tmp_path).lines == 4
 
 
+def test_half_of_the_queue_is_kept_for_what_has_to_be_recorded(tmp_path, decision, slow_disk) -> None:
+    sink = JsonlSink(tmp_path, max_queue=4, flush_interval_s=0)
+    assert not sink.has_room  # not open yet
+    sink.start()
+    sink.write(decision())
+    assert slow_disk.asked.wait(10)
+    sink.write(decision())
+    assert sink.has_room
+    sink.write(decision())
+    assert not sink.has_room
+    assert sink.healthy
+    slow_disk.go_on.set()
+    assert sink.close()
+    assert not sink.has_room
+
+
 def test_records_gather_for_the_interval_but_half_a_queue_is_not_waited_with(
     tmp_path, decision, wait_until
 ) -> None:
