@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
 
 from proxy.config.values import CREDENTIAL_HEADERS, HeaderName, Name, Section, Text, is_loopback, split_url
 
@@ -37,6 +37,7 @@ class Jwt(Section):
     jwks: Annotated[
         Annotated[str, Tag("url")] | Annotated[Path, Tag("file")],
         Discriminator(lambda value: "url" if isinstance(value, str) and "://" in value else "file"),
+        WithJsonSchema({"type": "string"}),
     ]
     """The issuer's published keys: an https URL (http on this machine), or a file."""
     audience: OneOrMore
