@@ -20,10 +20,10 @@ from proxy import __version__, parts
 from proxy.approvals import Approvals
 from proxy.config import ConfigFault, Settings
 from proxy.config.sections import GuardSettings
+from proxy.core import Core
 from proxy.engines.patterns import LinearPatterns
 from proxy.engines.policyset import PolicyFault, PolicySet
 from proxy.engines.watching import PolicyWatcher
-from proxy.exchange import Core
 from proxy.gates.request import RequestGate
 from proxy.gates.results import ResultsGate
 from proxy.gates.routing import GuidanceGate, RoutingGate

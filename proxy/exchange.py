@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-from proxy.approvals import Approvals, Decided
+from proxy.approvals import Decided
 from proxy.confirming import Confirming
+from proxy.core import Core, Incoming, conversation_id
 from proxy.delivery import Delivery
-from proxy.guards.base import Gate, Learner, Meter, Refused, Situation
+from proxy.guards.base import Learner, Refused, Situation
 from proxy.journal import Journal
-from proxy.model import Event, Failure, Principal, Request, ToolResult, Turn, Usage
-from proxy.pipeline import Capture, Pipeline, Ruling
-from proxy.ports import Ask, Downstream, Headers, Reply, Sink, Store, Unavailable, Upstream, UpstreamFailed
+from proxy.model import Event, Failure, Request, ToolResult, Turn, Usage
+from proxy.pipeline import Ruling
+from proxy.ports import Ask, Downstream, Headers, Reply, Unavailable, UpstreamFailed
 from proxy.record import Record
 from proxy.settlements import Settlements
-from proxy.tools import Registry
 from proxy.verdicts import Break, Deny, Effect, Refusal
-from proxy.wire.codec import BadRequest, Caps, Codec, Ending, IncompleteTurn, MalformedTurn
+from proxy.wire.codec import BadRequest, Codec, Ending, IncompleteTurn, MalformedTurn
 
 log = logging.getLogger("callgate.exchange")
 
@@ -36,44 +34,6 @@ NEVER_ASKED = ("upstream_unreachable", "model_not_found")
 # What providers answer to a request whose parts they do not know.
 _NOT_UNDERSTOOD = frozenset({400, 422})
 NOTHING_TO_SAY = "I could not complete this: the tool calls that it needs are not permitted or not possible."
-
-
-@dataclass(frozen=True)
-class Core:
-    """What all exchanges share."""
-
-    upstream: Upstream
-    pipeline: Pipeline
-    store: Store
-    sink: Sink
-    registry: Callable[[], Registry]
-    approvals: Approvals
-    gates: Sequence[Gate] = ()
-    """Asked in their order before a request is sent."""
-    learners: Sequence[Learner] = ()
-    meter: Meter | None = None
-    cost_usd: Callable[[str, Usage], float | None] = lambda model, usage: None
-    """What a model's tokens cost, in US dollars."""
-    caps: Caps = field(default_factory=Caps)
-    max_rounds: int = 3
-    settled_ttl_s: float = 86_400
-    status: bool = False
-    """Whether streams say the status of the tools that they end in calls of."""
-    capture: Capture = "full"
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """One client request as it came in."""
-
-    raw: bytes
-    path: str
-    """Below the upstream's base URL, with its query string."""
-    headers: Headers
-    """Those that go on to the provider."""
-    principal: Principal
-    trace_id: str
 
 
 class Exchange:
@@ -310,7 +270,8 @@ class Exchange:
             enough = Break(reasons=("Tools were turned off for the final answer.",))
             rulings = [pipeline.refuse(call, situation, enough, "rounds") for call in turn.calls]
         else:
-            rulings = [await pipeline.judge(call, situation) for call in turn.calls]
+            alone = max(situation.request.choices, turn.choices) == 1
+            rulings = await pipeline.judge_turn(turn.calls, situation, alone)
         self._journal.decisions += [ruling.decision_id for ruling in rulings]
         self._journal.judging_s += perf_counter() - began
         return rulings
@@ -453,9 +414,3 @@ def _settled(ruling: Ruling) -> ToolResult:
 def _refused_for_good(rulings: Sequence[Ruling]) -> bool:
     """Whether forcing the model to call again would only repeat what cannot pass."""
     return any(isinstance(r.verdict, Refusal) and not r.verdict.retryable for r in rulings)
-
-
-def conversation_id(principal: Principal, opening: str) -> str:
-    """The name of a conversation: whose it is, and how it began."""
-    text = f"{principal.key}\0{opening}"
-    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]

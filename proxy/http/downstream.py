@@ -15,7 +15,8 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict
 
-from proxy.exchange import Core, Exchange, Incoming
+from proxy.core import Core, Incoming
+from proxy.exchange import Exchange
 from proxy.http import azure
 from proxy.http.bodies import Unreadable, continue_if_expected, decoded, read_body
 from proxy.http.doors import Disposition, Door, DoorTable

@@ -16,10 +16,11 @@ import orjson
 
 from proxy.approvals import Approvals
 from proxy.config import Settings
+from proxy.core import Core, Incoming
 from proxy.engines.patterns import LinearPatterns
 from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
-from proxy.exchange import Core, Exchange, Incoming
+from proxy.exchange import Exchange
 from proxy.gates.definitions import DefinitionsGate
 from proxy.gates.request import RequestGate
 from proxy.gates.results import ResultsGate

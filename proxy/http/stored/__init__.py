@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.exchange import Core
+from proxy.core import Core
 from proxy.http.stored import completions, conversations, responses
 from proxy.http.stored.reading import Answer, Asked, Reading
 from proxy.http.upstream import HttpUpstream

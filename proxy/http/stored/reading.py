@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
-from proxy.exchange import Core, conversation_id
+from proxy.core import Core, conversation_id
 from proxy.guards.base import Refused, Situation
 from proxy.http.upstream import HttpUpstream
 from proxy.journal import Journal
