@@ -50,6 +50,18 @@ class Ruling:
         raise TypeError(f"a call with the verdict {self.verdict.name} has no result")
 
 
+@dataclass(slots=True)  # not frozen: there is one a call
+class _Judged:
+    """A call that the guards have spoken of, before its record."""
+
+    call: ToolCall
+    ruling: Ruling
+    ctx: Context
+    by: str | None
+    trail: Sequence[Step]
+    mask: tuple[str, ...]
+
+
 class Pipeline:
     """Every call goes through here, once, and leaves one record."""
 
@@ -78,7 +90,29 @@ class Pipeline:
             for watched in self._guards
         )
 
+    async def judge_turn(
+        self, calls: Sequence[ToolCall], situation: Situation, alone: bool = True
+    ) -> list[Ruling]:
+        """Judge every call of a turn, and record of each what becomes of it beside the others.
+
+        ``alone``: the turn is its answer's only choice. Then one call that waits for a person, or ends the
+        turn, keeps the others from going on.
+        """
+        judged = [await self._judged(call, situation) for call in calls]
+        if len(judged) == 1 and alone:
+            return [self._record(judged[0])]
+        fates = _fates([one.ruling.effect for one in judged], alone)
+        rulings = [self._record(one, fate) for one, fate in zip(judged, fates, strict=True)]
+        if any(fates) and any(r is not one.ruling for r, one in zip(rulings, judged, strict=True)):
+            # What was recorded of the others is true only as long as the call that they wait with stands.
+            return [_unrecorded(ruling) if ruling.effect is Effect.FORWARD else ruling for ruling in rulings]
+        return rulings
+
     async def judge(self, call: ToolCall, situation: Situation) -> Ruling:
+        """Judge a call, and record it as one that stands for itself."""
+        return self._record(await self._judged(call, situation))
+
+    async def _judged(self, call: ToolCall, situation: Situation) -> _Judged:
         """Ask the guards in their order; the first verdict that is neither Allow nor Repair decides."""
         ctx = Context(situation, situation.registry(call.name), situation.request.tools.get(call.name))
         current = call
@@ -101,25 +135,22 @@ class Pipeline:
                 outcome, by = verdict, step.guard
                 current = current.with_arguments(verdict.arguments)
         outcome, by = _sound(current, outcome, by)
-        return self._record(call, Ruling(current, outcome, situation.new_decision_id()), ctx, by, trail, mask)
+        ruling = Ruling(current, outcome, situation.new_decision_id())
+        return _Judged(call, ruling, ctx, by, trail, mask)
 
     def refuse(self, call: ToolCall, situation: Situation, verdict: Refusal, by: str) -> Ruling:
         """Record a call that is dropped without asking the guards."""
         ctx = Context(situation, situation.registry(call.name), situation.request.tools.get(call.name))
         trail = [Step(by, verdict.name, 0, verdict.reasons)]
-        return self._record(call, Ruling(call, verdict, situation.new_decision_id()), ctx, by, trail, ())
+        ruling = Ruling(call, verdict, situation.new_decision_id())
+        return self._record(_Judged(call, ruling, ctx, by, trail, ()))
 
-    def _record(
-        self,
-        call: ToolCall,
-        ruling: Ruling,
-        ctx: Context,
-        by: str | None,
-        trail: list[Step],
-        mask: tuple[str, ...],
-    ) -> Ruling:
+    def _record(self, judged: _Judged, fate: _Fate | None = None) -> Ruling:
+        """Write a call's record, with what its turn makes of it where that is not what was said of it."""
+        call, ruling, ctx, mask = judged.call, judged.ruling, judged.ctx, judged.mask
         situation, verdict = ctx.situation, ruling.verdict
-        forwarded = verdict.effect is Effect.FORWARD
+        effect, more = fate or (verdict.effect, ())
+        forwarded = effect is Effect.FORWARD
         record = DecisionRecord(
             decision_id=ruling.decision_id,
             time=situation.time,
@@ -133,11 +164,11 @@ class Pipeline:
             arguments_written=self._captured(call, mask),
             arguments_forwarded=self._captured(ruling.call, mask) if forwarded else None,
             verdict=verdict.name,
-            effect=verdict.effect.value,
-            guard=by,
-            reasons=verdict.reasons,
-            trail=tuple(trail),
-            policy_revision=self._policy_revision(),
+            effect=effect.value,
+            guard=judged.by,
+            reasons=(*verdict.reasons, *more),
+            trail=tuple(judged.trail),
+            policy_revision=ctx.policy_revision or self._policy_revision(),
             config_digest=self._config_digest,
             facts=self._facts(call, ctx, mask),
         )
@@ -146,8 +177,7 @@ class Pipeline:
         except Unavailable as exc:
             log.error("the decision on %s could not be recorded: %s", call.name, exc)
             if self._on_audit_failure == "deny" and not isinstance(verdict, Refusal):
-                reason = "The audit log is unavailable, so no call can be allowed now."
-                return Ruling(call, Deny(reasons=(reason,), retryable=True), ruling.decision_id)
+                return _unrecorded(ruling)
         return ruling
 
     def _facts(self, call: ToolCall, ctx: Context, mask: tuple[str, ...]) -> Mapping[str, Any]:
@@ -165,6 +195,30 @@ class Pipeline:
         if self._capture == "digest":
             return {"sha256": hashlib.sha256(dumps(value)).hexdigest()}
         return value
+
+
+_Fate = tuple[Effect, tuple[str, ...]]
+
+_HELD: _Fate = (Effect.HOLD, ("Another call of the turn waits for a person.",))
+_STOPPED: _Fate = (Effect.SETTLE, ("Another call ended the turn.",))
+_DROPPED: _Fate = (Effect.SETTLE, ("One of several choices cannot wait for a person.",))
+
+
+def _fates(effects: Sequence[Effect], alone: bool) -> list[_Fate | None]:
+    """What becomes of each call where that is not what was said of it."""
+    if not alone:
+        return [_DROPPED if effect is Effect.HOLD else None for effect in effects]
+    if Effect.FINISH in effects:
+        return [_STOPPED if effect in (Effect.FORWARD, Effect.HOLD) else None for effect in effects]
+    if Effect.HOLD in effects:
+        return [_HELD if effect is Effect.FORWARD else None for effect in effects]
+    return [None] * len(effects)
+
+
+def _unrecorded(ruling: Ruling) -> Ruling:
+    """What cannot be recorded does not go on."""
+    reason = "The audit log is unavailable, so no call can be allowed now."
+    return Ruling(ruling.call, Deny(reasons=(reason,), retryable=True), ruling.decision_id)
 
 
 async def _ask(watched: Watched, call: ToolCall, ctx: Context) -> tuple[Verdict, Step]:

@@ -68,7 +68,9 @@ class DecisionRecord:
     arguments_forwarded: Any
     """As the application gets them (masked); None where the call was not forwarded."""
     verdict: str
+    """What was said of the call by itself."""
     effect: str
+    """What became of it beside the others of its turn: an allowed call is held with one that waits."""
     guard: str | None
     """The guard whose verdict decided; None where none objected."""
     reasons: tuple[str, ...]

@@ -12,7 +12,7 @@ from proxy.model import Principal, ToolCall
 from proxy.pipeline import Pipeline, Watched
 from proxy.ports import Unavailable
 from proxy.record import Record
-from proxy.verdicts import Allow, Deny, Effect, Verdict
+from proxy.verdicts import Allow, Break, Confirm, Deny, Effect, Verdict
 from proxy.wire.chat import ChatCodec
 from tests.core.harness import ListSink
 
@@ -84,6 +84,76 @@ async def test_a_guard_that_is_only_watched_is_recorded_and_does_not_decide() ->
     assert ruling.effect is Effect.FORWARD
     (record,) = sink.records
     assert [(step.verdict, step.shadow) for step in record.trail] == [("Deny", True)]
+
+
+class ByName:
+    """A guard that says one thing of each tool."""
+
+    name: ClassVar[str] = "by_name"
+
+    async def check(self, call: ToolCall, ctx: Context) -> Verdict:
+        words: dict[str, Verdict] = {
+            "wait": Confirm(reasons=("ask",)),
+            "stop": Break(reasons=("enough",)),
+            "deny": Deny(reasons=("no",)),
+        }
+        return words.get(call.name, Allow())
+
+
+FATES = [
+    ("go go", True, "forward forward"),
+    ("go deny", True, "forward settle"),
+    ("go wait", True, "hold hold"),
+    ("wait deny go", True, "hold settle hold"),
+    ("go stop wait", True, "settle finish settle"),
+    ("go wait", False, "forward settle"),
+    ("go stop", False, "forward finish"),
+    ("wait", False, "settle"),
+    ("wait", True, "hold"),
+]
+
+
+def turn_of(names: str) -> list[ToolCall]:
+    return [ToolCall.parse(f"call_{at}", name, "{}") for at, name in enumerate(names.split())]
+
+
+@pytest.mark.parametrize(("names", "alone", "effects"), FATES)
+async def test_of_each_call_it_is_recorded_what_its_turn_makes_of_it(
+    names: str, alone: bool, effects: str
+) -> None:
+    sink = ListSink()
+    rulings = await pipeline(Watched(ByName()), sink=sink).judge_turn(turn_of(names), situation(), alone)
+    records: Any = sink.records
+    assert [record.effect for record in records] == effects.split()
+    for record, ruling in zip(records, rulings, strict=True):
+        assert (record.arguments_forwarded is not None) == (record.effect == "forward")
+        assert record.reasons[: len(ruling.verdict.reasons)] == ruling.verdict.reasons
+        changed = record.effect != ruling.effect
+        assert (len(record.reasons) > len(ruling.verdict.reasons)) is changed, "another fate says why"
+
+
+class FillsUp(ListSink):
+    """Takes some records, and then no more."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def write(self, record: Record) -> None:
+        if len(self.records) >= self.room:
+            raise Unavailable("the disk is full")
+        super().write(record)
+
+
+@pytest.mark.parametrize("names", ["go wait", "go go wait", "go stop", "go wait go"])
+@pytest.mark.parametrize("room", [0, 1, 2, 3])
+async def test_what_is_forwarded_is_recorded_so_even_where_the_log_fills_up(names: str, room: int) -> None:
+    sink = FillsUp(room)
+    rulings = await pipeline(Watched(ByName()), sink=sink).judge_turn(turn_of(names), situation())
+    recorded: Any = {record.call_id: record.effect for record in sink.records}
+    if not {ruling.effect for ruling in rulings} & {Effect.HOLD, Effect.FINISH}:
+        going = [ruling.call.id for ruling in rulings if ruling.effect is Effect.FORWARD]
+        assert all(recorded.get(id) == "forward" for id in going)
 
 
 @pytest.mark.parametrize(("on_failure", "effect"), [("deny", Effect.SETTLE), ("allow", Effect.FORWARD)])
