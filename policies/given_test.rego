@@ -48,6 +48,7 @@ decide(document) := answer if {
 		with data.callgate.after_untrusted as {"sending": "deny", "writing": "confirm"}
 		with data.callgate.mask as {"send": ["/body"]}
 		with data.callgate.suggest_from as ["reference.services"]
+		with data.callgate.only as {}
 		with data.reference as reference
 }
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from functools import cache
@@ -18,13 +19,16 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from typer.testing import CliRunner
 
+from proxy.cli import app
 from proxy.config import Settings
 from proxy.config.policies import PolicyBundle
 from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
 from proxy.engines.regotest import RegoTests
 from proxy.parts.bundles import local_bundles
+from proxy.sinks.jsonl import JsonlSink
 from proxy.tools import ToolSpec
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +75,17 @@ def test_without_the_recipe_its_tests_fail(section: str) -> None:
 
 def test_every_block_is_tried() -> None:
     kinds = re.findall(r"^```(.+)$", GUIDE, re.MULTILINE)
-    executed = {"rego", "rego test", "yaml", "yaml tool", "yaml config", "json input", "json decision", "sh"}
+    executed = {
+        "rego",
+        "rego test",
+        "yaml",
+        "yaml tool",
+        "yaml config",
+        "json input",
+        "json decision",
+        "sh",
+        "sh callgate",
+    }
     assert set(kinds) == executed
     assert len(SECTIONS) >= 5
 
@@ -117,6 +131,22 @@ def test_the_bundle_that_it_builds_is_the_bundle_that_it_serves(tmp_path: Path) 
     found = PolicySet.load(local_bundles(settings.model_copy(update={"policies": policies}), {}))
     assert found.labels == ((str(tmp_path / "callgate.tar.gz"), "v42"),)
     assert orjson.loads(found.data_json) == orjson.loads(STARTER.data_json)
+
+
+@pytest.mark.parametrize("command", "".join(blocks(GUIDE, "sh callgate")).splitlines())
+def test_a_command_does_what_it_says(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("policies", "policies-next"):
+        shutil.copytree(ROOT / "policies", name)
+    Path("input.json").write_text(blocks(GUIDE, "json input")[0])
+    sink = JsonlSink(Path("audit"))
+    sink.start()
+    assert sink.close()
+    Path("audit/audit-000001.jsonl").touch()
+    name, *arguments = shlex.split(command)
+    assert name == "callgate"
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
 
 
 def test_every_policy_and_every_label_is_explained() -> None:
