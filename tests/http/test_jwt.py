@@ -321,6 +321,20 @@ def test_a_header_of_its_own_leaves_the_providers_key_alone() -> None:
         ask(tokens, "")
 
 
+@pytest.mark.parametrize("name", ["x-api-key", "api-key"])
+@pytest.mark.parametrize("beside", [[], bearer(token()), bearer("sk-1")])
+def test_a_token_among_provider_keys_is_not_sent_on(name: str, beside: list[tuple[str, str]]) -> None:
+    ways = [way(), Passthrough(), Anonymous()]
+    with pytest.raises(Unidentified, match=f"The token is in {name}. Send a token") as refusal:
+        asked(ways, [(name, token(exp=1)), *beside])
+    assert refusal.value.status == 401
+    assert name in asked([Anonymous(), way()], [(name, token())]).consumed
+    # Keys of a provider, and tokens that it takes as keys, go on.
+    for key_of_another in ("sk-1", "sk.1.2", token(OTHER, iss=OTHERS)):
+        assert asked(ways, [(name, key_of_another)]).principal.kind == "passthrough"
+        assert asked(ways, [(name, key_of_another), *bearer(token())]).principal.id == "alice"
+
+
 def test_twice_is_refused() -> None:
     with pytest.raises(Unidentified) as refusal:
         asked([way()], [("authorization", f"Bearer {token()}"), ("Authorization", "Bearer x")])

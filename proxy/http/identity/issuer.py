@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -94,11 +93,12 @@ class Issuer:
             wait_s = self._refresh_s
             if self.fault is not None:
                 wait_s, self._retry_s = min(wait_s, self._retry_s), min(self._retry_s * 2, _LAST_RETRY_S)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await stop.wait()
-            if not stop.is_set():
-                await asyncio.wait({self._ask()})
+            stopping = spawn(stop.wait())
+            await asyncio.wait({stopping}, timeout=wait_s)
+            if not stopping.done():
+                # Who stops does not wait for an issuer that hangs.
+                await asyncio.wait({stopping, self._ask()}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
 
     async def close(self) -> None:
         """Stop asking, and close the connection."""

@@ -18,6 +18,7 @@ from proxy.http.identity.jwks import KeySet
 from proxy.http.identity.recognising import (
     MAX_KEY,
     NOTHING,
+    PROVIDER_HEADERS,
     Recognised,
     Undecided,
     Unidentified,
@@ -67,10 +68,12 @@ class Tokens:
         ``others`` are issuers that another way is for: some share their keys with this one.
         """
         self.keys = keys
-        self.reads: tuple[str, ...] = (header,)
+        shared = header == "authorization"
+        self.reads: tuple[str, ...] = PROVIDER_HEADERS if shared else (header,)
         # What is in a header that only tokens are sent in is no business of a provider.
-        self.strips = NOTHING if header == "authorization" else frozenset(self.reads)
-        shown = "Authorization: Bearer TOKEN" if header == "authorization" else f"{header}: TOKEN"
+        self._consumed = frozenset({header})
+        self.strips = NOTHING if shared else self._consumed
+        shown = "Authorization: Bearer TOKEN" if shared else f"{header}: TOKEN"
         self.way = f"Send a token of your identity provider as '{shown}'"
         self._header, self._audiences, self._issuer = header, frozenset(audiences), issuer
         self._others = frozenset(others)
@@ -82,7 +85,11 @@ class Tokens:
 
     def recognise(self, headers: Mapping[str, str], peer: str | None) -> Recognised | None:
         """The token's holder; raises ``Undecided`` where the issuer's keys have to be read first."""
-        if "." not in (token := self._token(headers)):
+        for name in self.reads:
+            # A client that sends every key so would else hand the token to the provider.
+            if name != self._header and "." in headers.get(name, "") and self._is_ours(headers[name]):
+                raise Unidentified(f"The token is in {name}. {self.way}.", error="invalid_token")
+        if "." not in (token := token_in("authorization", headers.get(self._header, ""))):
             return None
         keys, now_s = self.keys.keys, self._clock()
         if keys is not self._known_by:  # a key that was withdrawn takes what it signed with it
@@ -100,15 +107,16 @@ class Tokens:
         return found[0] if found is not None else None
 
     def own(self, headers: Mapping[str, str]) -> frozenset[str]:
-        """The header, where it holds a token that says it is of the issuer."""
-        try:
-            read = read_token(self._token(headers))
-        except Malformed:
-            return NOTHING
-        return frozenset(self.reads) if read is not None and self._says_ours(read) else NOTHING
+        """The headers that hold a token that says it is of the issuer."""
+        given = {name: headers[name] for name in self.reads if "." in headers.get(name, "")}
+        return frozenset(name for name, value in given.items() if self._is_ours(value))
 
-    def _token(self, headers: Mapping[str, str]) -> str:
-        return token_in("authorization", headers.get(self._header, ""))
+    def _is_ours(self, value: str) -> bool:
+        try:
+            read = read_token(token_in("authorization", value))
+        except Malformed:
+            return False
+        return read is not None and self._says_ours(read)
 
     def _checked(self, token: str, keys: KeySet | None, now_s: float) -> tuple[Recognised, float] | None:
         """The holder and until when; None for another's; raises ``Malformed``, ``Unfit``, ``Undecided``."""
@@ -131,7 +139,7 @@ class Tokens:
                 raise Malformed("is not signed with a key of its issuer")
             return None
         until_s = timely(claims, now_s, self._leeway_s)
-        return Recognised(self._claims.principal(claims, self._kind), frozenset(self.reads)), until_s
+        return Recognised(self._claims.principal(claims, self._kind), self._consumed), until_s
 
     def _says_ours(self, read: Unverified) -> bool:
         if self._issuer is not None:
