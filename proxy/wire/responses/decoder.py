@@ -251,7 +251,8 @@ class StreamDecoder:
             return None
         view = as_dict(view, "an output item")
         self._keep(frame)
-        self.holding = self.holding or items.is_call(view)
+        # Asked first: an item without a kind has no reading, also where something is held already.
+        self.holding = items.is_call(view) or self.holding
         known = self._reading.items.find({**wire, "item_id": view.get("id")})
         if known is not None and known.added is None and known.done is None and known.type == view["type"]:
             known.added, known.regular = view, False  # its fragments came first
@@ -263,7 +264,8 @@ class StreamDecoder:
     def _take_done(self, frame: Frame, wire: Json) -> Item:
         view = as_dict(wire.get("item"), "an output item")
         self._keep(frame)
-        self.holding = self.holding or items.is_call(view)
+        # Asked first: an item without a kind has no reading, also where something is held already.
+        self.holding = items.is_call(view) or self.holding
         found = self._reading.items.of_done(wire, view)
         if found is None:
             found = self._reading.items.begin(wire, None, str(view["type"]))
