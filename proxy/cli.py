@@ -111,10 +111,20 @@ def check(config: ConfigFile = None) -> None:
             table.add_row("evaluated aside", f"{package}: {why}")
     if settings.policies.candidate is not None:
         table.add_row("candidate", _candidate_line(settings.policies.candidate))
-    table.add_row("tools", f"{len(built.registry.specs)} registered, others: {settings.tools.unregistered}")
+    table.add_row("tools", _tools_line(built))
     table.add_row("guards", " > ".join(built.guard_names))
     table.add_row("config digest", settings.digest[:16])
     out.print(table)
+
+
+def _tools_line(built: App) -> str:
+    tools, specs = built.settings.tools, built.registry.specs.values()
+    shown = sum(tools.override if spec.override is None else spec.override for spec in specs)
+    said = [f"{len(specs)} registered", f"others: {tools.unregistered}"]
+    said += [f"{shown} shown in the registry's words"] if shown else []
+    if tools.pin != "off":
+        said.append(f"{sum(bool(spec.pin) for spec in specs)} pinned ({tools.pin})")
+    return ", ".join(said)
 
 
 def _policies_line(built: App) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rapidfuzz import fuzz
 
@@ -18,7 +19,7 @@ MANY_TOOLS, MOST_TOOLS = 20, 128
 _MAX_COMPARED = 400
 _NEAR_NAMES = 90
 _NEAR_TEXTS = 92
-_MIN_TEXT_CHARS = 20
+_MIN_TEXT_CHARS, _MAX_TEXT_CHARS = 20, 600
 # Cyrillic and Greek letters that are drawn like Latin ones (Unicode TR 39, confusables).
 _HOMOGLYPHS = str.maketrans("аеорсухіјѕһԁԛԝνορατικ", "aeopcyxijshdqwvopatik")
 _LOOKALIKES = str.maketrans({"0": "o", "1": "l", "i": "l", "|": "l", "5": "s"})
@@ -44,36 +45,54 @@ def _too_many(definitions: Sequence[Definition]) -> list[Finding]:
     return []
 
 
+@dataclass(frozen=True)
+class _Known:
+    """One tool, and what it is compared by."""
+
+    definition: Definition
+    name: str
+    lower: str
+    words: tuple[str, ...]
+    skeleton: str
+    text: str
+
+    @classmethod
+    def of(cls, one: Definition) -> _Known:
+        spelled = words(one.name) if one.name.isascii() else ()
+        text = one.tool.description[:_MAX_TEXT_CHARS]
+        return cls(one, one.name, one.name.lower(), spelled, _skeleton(one.name), text)
+
+
 def _pairs(definitions: Sequence[Definition]) -> list[Finding]:
     """For each tool, the worst that it has in common with one before it."""
     found: list[Finding] = []
-    for index, one in enumerate(definitions):
-        pairs = [pair for other in definitions[:index] if (pair := _pair(other, one)) is not None]
+    known = list(map(_Known.of, definitions))
+    for index, one in enumerate(known):
+        pairs = [pair for other in known[:index] if (pair := _pair(other, one)) is not None]
         found += sorted_by_weight(pairs)[:1]
     return found
 
 
-def _pair(one: Definition, other: Definition) -> Finding | None:
+def _pair(one: _Known, other: _Known) -> Finding | None:
     """The worst that two tools have in common."""
-    a, b = one.name, other.name
-    where = f"{a!r} ({one.place.at('')})"
-    if a == b:
+    where = f"{one.name!r} ({one.definition.place.at('')})"
+    if one.name == other.name:
         return _said("duplicate-name", "error", other, f"There are two tools of this name: {where}.")
-    if a.lower() == b.lower() or (a.isascii() and b.isascii() and words(a) == words(b) != ()):
+    if one.lower == other.lower or one.words == other.words != ():
         return _said("colliding-name", "error", other, f"It differs from {where} in spelling only.")
-    if _skeleton(a) == _skeleton(b):
+    if one.skeleton == other.skeleton:
         return _said("lookalike-name", "error", other, f"It looks like {where}, and is another tool.")
-    if fuzz.ratio(a, b) >= _NEAR_NAMES:
+    if fuzz.ratio(one.name, other.name, score_cutoff=_NEAR_NAMES):
         message = f"Its name is near that of {where}: say in both descriptions which is for what."
         return _said("similar-name", "warning", other, message)
-    texts = one.tool.description, other.tool.description
-    if min(map(len, texts)) >= _MIN_TEXT_CHARS and fuzz.ratio(*texts) >= _NEAR_TEXTS:
+    is_long = min(len(one.text), len(other.text)) >= _MIN_TEXT_CHARS
+    if is_long and fuzz.ratio(one.text, other.text, score_cutoff=_NEAR_TEXTS):
         return _said("same-description", "warning", other, f"Its description is nearly that of {where}.")
     return None
 
 
-def _said(code: str, severity: Severity, definition: Definition, message: str) -> Finding:
-    return Finding(code, severity, definition.name, definition.place.at("/name"), message)
+def _said(code: str, severity: Severity, tool: _Known, message: str) -> Finding:
+    return Finding(code, severity, tool.name, tool.definition.place.at("/name"), message)
 
 
 def _skeleton(name: str) -> str:
