@@ -23,6 +23,9 @@ PROCESSES = 2
 # What is left of the deadline is for killing the process, and for saying so.
 _EVALUATING = 0.8
 _PROVING_S = 30.0
+# Addresses, of which an engine without policies takes about 70 MiB.
+_MEMORY_BYTES, _MEMORY_TIMES_DATA = 192 << 20, 24
+_NICENESS = 5  # what explodes must not take the processor from what serves
 
 
 @dataclass(slots=True)
@@ -47,27 +50,38 @@ class Aside:
         self._policy_set, self._timeout_s, self._counts = policy_set, timeout_s, counts
         self._running = list(running)
         self._pending = {id(evaluator): 0 for evaluator in running}
-        self._starting: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
+        self._starting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Have every process ready; raises ``PolicyFault`` where the policies cannot serve."""
+        # The one who waits may give up; the start goes on for the next.
+        await asyncio.shield(self._started())
+
+    def warm(self) -> None:
+        """Begin to start, for what will be asked."""
+        self._started()
+
+    def _started(self) -> asyncio.Task[None]:
         if self._starting is None:
             self._starting = asyncio.get_running_loop().create_task(self._start())
-        # The one who waits may give up; the start goes on for the next.
-        await asyncio.shield(self._starting)
+            self._starting.add_done_callback(_told)
+        return self._starting
 
     async def _start(self) -> None:
-        while len(self._running) < PROCESSES:
-            evaluator = Evaluator(start_timeout_s=_PROVING_S)
-            try:
-                await evaluator.start(self._policy_set)
-            except BaseException:
-                await evaluator.close()
-                self._starting = None
-                raise
-            self._running.append(evaluator)
-            self._pending[id(evaluator)] = 0
+        try:
+            while len(self._running) < PROCESSES:
+                evaluator = _evaluator(self._policy_set)
+                try:
+                    await evaluator.start(self._policy_set)
+                except BaseException:
+                    await evaluator.close()
+                    raise
+                self._running.append(evaluator)
+                self._pending[id(evaluator)] = 0
+        except BaseException:
+            self._starting = None  # the next one who asks tries again
+            raise
 
     async def decide(self, package: str, input_json: str) -> Any:
         """As ``PolicyEngine.decide``, within the deadline; raises ``Unavailable``."""
@@ -90,8 +104,9 @@ class Aside:
         return decision
 
     async def _asked(self, package: str, input_json: bytes) -> Any:
+        started = self._started()
         if not self._running:
-            await self.start()
+            await asyncio.shield(started)
         evaluator = min(self._running, key=lambda each: self._pending[id(each)])
         self._pending[id(evaluator)] += 1
         self._idle.clear()
@@ -118,9 +133,19 @@ class Aside:
         await asyncio.gather(*(evaluator.close() for evaluator in running))
 
 
+def _evaluator(policy_set: PolicySet) -> Evaluator:
+    most = _MEMORY_BYTES + _MEMORY_TIMES_DATA * len(policy_set.data_json)
+    return Evaluator(max_memory_bytes=most, start_timeout_s=_PROVING_S, niceness=_NICENESS, rests=False)
+
+
+def _told(starting: asyncio.Task[None]) -> None:
+    if not starting.cancelled() and (exc := starting.exception()) is not None:
+        log.error("a process to evaluate policies aside cannot be started: %s", exc)
+
+
 async def proven(policy_set: PolicySet) -> tuple[Evaluator, Ready, Mapping[str, Bound]]:
     """A process that has compiled and proven policies, and what it found; raises ``PolicyFault``."""
-    evaluator = Evaluator(start_timeout_s=_PROVING_S)
+    evaluator = _evaluator(policy_set)
     try:
         ready = await evaluator.start(policy_set)
         told = await evaluator.decide(BOUNDS, b"", _PROVING_S)

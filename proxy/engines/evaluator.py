@@ -16,6 +16,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,9 +79,12 @@ class Evaluator:
         max_memory_bytes: int = MAX_MEMORY_BYTES,
         start_timeout_s: float = _START_TIMEOUT_S,
         niceness: int = 0,
+        rests: bool = True,
     ) -> None:
         """``max_memory_bytes`` is of addresses, about 70 MiB of them for an engine without policies;
-        ``niceness`` is how far the process stands back behind others."""
+        ``niceness`` is how far the process stands back behind others. What was killed is started again
+        when it is asked next, and ``rests`` where that happens again and again; without ``rests``, at once.
+        """
         self.restarts = 0
         """How often the process had to be started again."""
         self._arguments = (str(max_memory_bytes), str(niceness))
@@ -89,6 +93,7 @@ class Evaluator:
         self._process: Process | None = None
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
         self._serving: asyncio.Task[None] | None = None
+        self._rests = rests
         self._not_before = 0.0
         self._pause_s = 0.0
 
@@ -202,6 +207,9 @@ class Evaluator:
                 await self._answer(job)
             except Unavailable as exc:
                 _fail(job, exc)
+                if self._process is None and not self._rests:
+                    with suppress(Unavailable):
+                        await self._running()
             except BaseException:
                 _fail(job, Unavailable("the policy evaluator was stopped"))
                 raise
@@ -214,7 +222,7 @@ class Evaluator:
         except Overrun:
             await self._end()
             # The first time at once: one bad question must not cost the next one its answer.
-            self._not_before = time.monotonic() + self._pause_s
+            self._not_before = time.monotonic() + (self._pause_s if self._rests else 0.0)
             self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
             raise
         self._pause_s = 0.0

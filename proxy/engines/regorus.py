@@ -90,7 +90,9 @@ class RegorusEngine:
             self._in_force,
             _InForce(engine, ready.packages, ready.reads, limits, policy_set.revision, aside, Pace()),
         )
-        self._tell()
+        if self.asked_aside:
+            self._tell()
+            aside.warm()
         await before.aside.retire()
 
     def _tell(self) -> None:

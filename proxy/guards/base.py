@@ -130,6 +130,8 @@ class Context:
     facts: dict[str, Any] = field(default_factory=dict)
     cache_ttl_s: float | None = None
     """How old a cached answer may be at most, where a guard above said so; 0 is not from the cache at all."""
+    policy_revision: str | None = None
+    """Digest of the policies that decided, once they have."""
 
     async def fact(self, name: str, look_up: Callable[[], Awaitable[T]]) -> T:
         """Look something up so that the record keeps it and a replay needs nothing else."""

@@ -29,6 +29,8 @@ class PolicyGuard:
             return Deny(reasons=("No policy decides on tool calls, so none is allowed.",))
         document = ctx.facts[POLICY_FACT] = policy_input(call, ctx)
         decision = await self._engine.decide(PACKAGE, document)
+        # Others may come in force before the record is written.
+        ctx.policy_revision = self._engine.revision
         return read_decision(call, decision)
 
 
