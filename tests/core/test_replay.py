@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxy.guards.base import Situation
 from proxy.guards.policy import PolicyGuard
@@ -249,6 +251,29 @@ def test_turns_do_not_wait_for_ever() -> None:
     rebuilder = Rebuilder(max_waiting=2)
     asked = [one for n in range(5) for one in rebuilder.feed(turn_of("a", "b", trace=f"t{n}")[0])]
     assert [one.record.trace_id for one in asked] == ["t0", "t1", "t2"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    turns=st.lists(st.integers(1, 3), min_size=1, max_size=6),
+    order=st.lists(st.integers(0, 5), max_size=30),
+    waiting=st.integers(6, 9),
+)
+def test_however_exchanges_are_interleaved_each_decision_is_the_same(
+    turns: list[int], order: list[int], waiting: int
+) -> None:
+    traces = [turn_of(*("abc"[:count]), trace=f"t{number}") for number, count in enumerate(turns)]
+    apart = [asked for trace in traces for asked in rebuilt(trace)]
+    left, mixed = [list(trace) for trace in traces], []
+    for number in [*order, *(n for n, trace in enumerate(traces) for _ in trace)]:
+        if number < len(left) and left[number]:
+            mixed.append(left[number].pop(0))
+    rebuilder = Rebuilder(max_waiting=waiting)
+    together = [asked for record in mixed for asked in rebuilder.feed(record)]
+    assert not list(rebuilder.finish()), "whole turns wait for nothing"
+    assert sorted(together, key=lambda asked: asked.record.decision_id) == sorted(
+        apart, key=lambda asked: asked.record.decision_id
+    )
 
 
 def after(*past: str, **changes: Any) -> DecisionRecord:
