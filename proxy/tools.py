@@ -84,27 +84,39 @@ def _listed(value: Any) -> Any:
 class ToolSpec(BaseModel):
     """One tool as the operator describes it (``schemas/tools/<name>.yaml``)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     name: str = Field(min_length=1)
+    """What the model calls; of a tool in a namespace, ``namespace.name``."""
     description: str = ""
+    """What it does and returns, when to use it, and what it cannot do."""
     effect: ToolEffect = "write"
     """``read`` changes nothing; ``destructive`` cannot be undone. What does not say is taken to write."""
     parameters: dict[str, Any] | None = None
     """JSON Schema 2020-12 of the arguments; without it, the application's own schema holds."""
     labels: tuple[str, ...] = ()
+    """Words of the operator's own, which policies find at the tool, and in the history after its results."""
     examples: tuple[Any, ...] = ()
+    """Arguments as they should be."""
     references: dict[str, str] = Field(default_factory=dict)
     """Parameter -> path into the policy data that lists its known values."""
     cache: CacheRule | None = None
+    """How long, and for whom, an earlier result may answer."""
     invalidates: tuple[str, ...] = ()
+    """Tags: calling the tool ends the cached results that have one of them."""
     limits: CallLimits | None = None
+    """How often one principal may call the tool."""
     confirm: ConfirmRule | None = None
+    """How the question before a call is worded."""
     results: ResultRule | None = None
+    """What of the tool's results the model may see."""
     status: str = ""
+    """What a stream says while the tool runs."""
     override: bool | None = None
     """Whether the model is shown this definition in place of the application's; None as for all tools."""
-    pin: Annotated[tuple[Digest, ...], BeforeValidator(_listed)] = ()
+    pin: Annotated[
+        tuple[Digest, ...], BeforeValidator(_listed, json_schema_input_type=Digest | tuple[Digest, ...])
+    ] = ()
     """The digests of the application's own definitions that are known; none: any definition may come."""
 
     @field_validator("parameters")
@@ -113,6 +125,11 @@ class ToolSpec(BaseModel):
         if value is not None and value.get("type", "object") != "object":
             raise ValueError("a tool's parameters are one object: type must be 'object'")
         return value
+
+    @classmethod
+    def schema_of_files(cls) -> dict[str, Any]:
+        """The JSON Schema of a registry file, for editors that complete and check it."""
+        return cls.model_json_schema() | {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
     def as_policy_input(self) -> dict[str, Any]:
         """What a policy sees of the tool."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import subprocess
 from pathlib import Path
 
+import jsonschema_rs
+import orjson
 import pytest
 import yaml
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from proxy.cli import app
@@ -84,3 +88,37 @@ def test_what_is_linked_is_there() -> None:
     links = {link for link in re.findall(r"\]\(([^)#]+)", GUIDE) if "://" not in link}
     assert links
     assert all((ROOT / "docs" / link).exists() for link in links)
+
+
+SCHEMA = ROOT / "schemas" / "tool.schema.json"
+
+
+def test_the_schema_of_tool_files_is_current() -> None:
+    """Write it anew with: callgate schema tool > schemas/tool.schema.json."""
+    done = CliRunner().invoke(app, ["schema", "tool"])
+    assert done.stdout == SCHEMA.read_text()
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "schemas" / "tools").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_the_tools_that_come_with_callgate_fit_it(file: Path) -> None:
+    validator = jsonschema_rs.validator_for(orjson.loads(SCHEMA.read_bytes()))
+    validator.validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("tool", "fits"),
+    [
+        ({"name": "t", "pin": "sha256:" + "0" * 64}, True),
+        ({"name": "t", "pin": ["sha256:" + "0" * 64]}, True),
+        ({"name": "t", "pin": "sha256:0"}, False),
+        ({"name": "t", "colour": "red"}, False),
+        ({"effect": "read"}, False),
+        ({"name": "t", "effect": "reads"}, False),
+    ],
+)
+def test_it_knows_what_the_registry_refuses(tool: dict[str, object], fits: bool) -> None:
+    assert jsonschema_rs.validator_for(orjson.loads(SCHEMA.read_bytes())).is_valid(tool) is fits
+    with contextlib.nullcontext() if fits else pytest.raises(ValidationError):
+        ToolSpec.model_validate(tool)
