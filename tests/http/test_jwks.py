@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.http.identity import HttpKeys, IdentityFault, Issuer, KeysFile
 from proxy.http.identity.jwks import MAX_BYTES, MAX_KEYS, KeySet, KeySetFault
@@ -52,6 +56,26 @@ def test_a_key_is_used_for_what_it_fits() -> None:
     fits = {name: [id for id in ("k1", "k2", "k3") if keys.find(id, name)] for name in every}
     rsa: dict[str, list[str]] = {name: ["k2"] for name in every[:3]}
     assert fits == rsa | {"ES256": ["k1"], "ES384": [], "EdDSA": ["k3"]}
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(-1e9, 1e9) | st.text(max_size=10),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=5), below, max_size=3),
+    max_leaves=6,
+)
+members = st.sampled_from(["kty", "crv", "x", "y", "n", "e", "d", "k", "kid", "alg", "use", "key_ops", "oth"])
+EVERY = ("RS256", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+
+
+@given(st.sampled_from([EC, RSA, ED]), st.dictionaries(members, json_values, max_size=3))
+def test_any_members_make_a_key_or_none(by: Key, changed: dict[str, Any]) -> None:
+    assert "k9" in KeySet(published(by.jwk() | changed, NEW), EVERY).ids
+
+
+@given(st.one_of(st.binary(max_size=60), json_values.map(lambda value: json.dumps(value).encode())))
+def test_any_bytes_are_a_set_or_a_fault(raw: bytes) -> None:
+    with contextlib.suppress(KeySetFault):
+        assert KeySet(raw, EVERY).ids == set()
 
 
 BAD_SETS: dict[str, tuple[bytes, str]] = {

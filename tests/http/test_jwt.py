@@ -216,6 +216,23 @@ def test_a_token_with_any_letter_changed_is_nobodys(at: int, letter: str) -> Non
         assert at == len(good) - 1
 
 
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda below: st.lists(below, max_size=4) | st.dictionaries(st.text(max_size=5), below, max_size=4),
+    max_leaves=10,
+)
+names = st.sampled_from(["iss", "aud", "sub", "exp", "nbf", "iat", "jti", "roles", "org", "x"])
+head_names = st.sampled_from(["alg", "kid", "typ", "crit", "b64", "enc", "zip", "jwk", "x5c", "cty"])
+
+
+@given(st.dictionaries(names, json_values, max_size=4), st.dictionaries(head_names, json_values, max_size=3))
+def test_whatever_is_signed_is_recognised_or_refused(said: dict[str, Any], header: dict[str, Any]) -> None:
+    named = Claims(roles="org.roles", tenant="org")
+    for issuer in (ISSUER, None):
+        found = recognised(way(claims=named, issuer=issuer), f"Bearer {token(header=header, **said)}")
+        assert found is None or found.principal.id == said.get("sub", "alice")
+
+
 def recognised(tokens: Tokens, value: str) -> Recognised | None:
     try:
         return tokens.recognise({"authorization": value}, None)
