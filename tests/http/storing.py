@@ -12,6 +12,17 @@ Json = dict[str, Any]
 
 OFFERED: list[Any] = [{"type": "function", **tool["function"]} for tool in TOOLS]
 AGAIN: Json = DROP | {"id": "call_again"}
+BATCH: Json = {
+    "id": "call_both",
+    "name": "parallel",
+    "arguments": {
+        "tool_uses": [
+            {"recipient_name": "functions.drop_table", "parameters": {"id": 7}},
+            {"recipient_name": "functions.get_user", "parameters": {"id": 7}},
+        ]
+    },
+}
+"""Several calls in one, as some models write them: one of them is denied."""
 SECRETS = ("drop_table", "call_drop", "call_again", "call_wrong", "is not allowed", "No more tool calls")
 """What a client that is denied ``drop_table`` is never told."""
 

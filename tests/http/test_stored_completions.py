@@ -55,6 +55,17 @@ async def test_a_completion_is_read_back_as_it_was_given(
     assert len(decisions) == sum(len(turn.get("calls", ())) for turn in ANSWERS[name])
 
 
+async def test_of_several_choices_each_is_read_back(serve: Serve, client_of: ClientOf) -> None:
+    choices = [{"calls": [DROP]}, {"text": "Two. ", "calls": [GET, AGAIN]}, {"text": "Three."}]
+    callgate = await serve({"choices": choices}, stores=True)
+    client = client_of(callgate)
+    first = await client.chat.completions.create(**request(n=3))
+    again = await client.chat.completions.retrieve(first.id)
+    assert given(again.to_dict()) == given(first.to_dict())
+    assert [choice.finish_reason for choice in again.choices] == ["stop", "tool_calls", "stop"]
+    assert again.choices[0].message.content == "drop_table is not allowed."
+
+
 async def test_a_streamed_completion_is_read_back_too(serve: Serve, client_of: ClientOf) -> None:
     callgate = await serve(*ANSWERS["denied twice, then allowed"], stores=True)
     client = client_of(callgate)

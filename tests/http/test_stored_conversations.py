@@ -12,7 +12,7 @@ from openai import AsyncOpenAI
 
 from tests.http.conftest import Serve
 from tests.http.harness import DROP, GET, Callgate, scripted
-from tests.http.storing import AGAIN, OFFERED, ask, secrets_in
+from tests.http.storing import AGAIN, BATCH, OFFERED, ask, secrets_in
 
 ClientOf = Callable[..., AsyncOpenAI]
 Json = dict[str, Any]
@@ -112,6 +112,29 @@ async def test_only_what_the_list_shows_can_be_read_or_deleted(serve: Serve, cli
     assert len(callgate.provider.stored.conversations[id].items) == len(kept)
     await client.conversations.items.delete(sorted(shown)[0], conversation_id=id)
     assert len(callgate.provider.stored.conversations[id].items) == len(kept) - 1
+
+
+async def test_what_the_provider_ran_by_itself_is_listed(serve: Serve, client_of: ClientOf) -> None:
+    callgate = await started(serve)
+    client = client_of(callgate)
+    begun = await client.conversations.create()
+    shell: Json = {
+        "type": "shell_call",
+        "call_id": "call_sh",
+        "action": {"commands": ["ls"]},
+        "environment": {"type": "container_reference", "container_id": "c"},
+    }
+    ran: list[Json] = [
+        {"id": "sh_1", **shell},
+        {"id": "sh_2", "type": "shell_call_output", "call_id": "call_sh", "output": []},
+        {"id": "pr_1", "type": "program", "call_id": "p", "code": "1", "fingerprint": "f"},
+        {"id": "pr_2", "type": "program_output", "call_id": "p", "result": "1", "status": "completed"},
+        {"id": "ws_1", "type": "web_search_call", "status": "completed", "action": {"type": "search"}},
+        {"id": "ts_1", "type": "tool_search_output", "execution": "server", "tools": []},
+    ]
+    callgate.provider.stored.conversations[begun.id].items += ran
+    answer = await ask(callgate, "GET", f"/conversations/{begun.id}/items?order=asc")
+    assert orjson.loads(answer.body)["data"] == ran
 
 
 async def test_its_owner_reads_changes_and_deletes_it(serve: Serve, client_of: ClientOf) -> None:
@@ -262,6 +285,22 @@ async def test_items_with_no_reading_are_refused(serve: Serve, items: Any) -> No
     assert callgate.provider.requests == []
 
 
+async def test_of_a_batch_the_part_that_was_given_is_listed(serve: Serve, client_of: ClientOf) -> None:
+    callgate = await started(serve, {"calls": [BATCH]}, {"text": "Ann it is."})
+    client = client_of(callgate)
+    begun = await client.conversations.create()
+    within: Any = {"model": "m", "tools": OFFERED, "conversation": begun.id}
+    first = await client.responses.create(input="go", **within)
+    await client.responses.create(input=[output("call_both")], **within)
+    kept = callgate.provider.stored.conversations[begun.id].items
+    assert "is not allowed" in str([item for item in kept if item.get("call_id") == "call_both"])
+    listed = [item.to_dict() async for item in client.conversations.items.list(begun.id, order="asc")]
+    # One result stands for all of a batch: with words of Callgate's in it, it is not the client's own.
+    assert [item["type"] for item in listed] == ["message", "function_call", "message"]
+    assert listed[1]["arguments"] == first.output[0].to_dict()["arguments"]
+    assert not [word for item in listed for word in secrets_in(item)]
+
+
 # -- what is not known is judged, and what cannot be judged is left out
 
 ODD: dict[str, Json] = {
@@ -269,6 +308,13 @@ ODD: dict[str, Json] = {
     "a call of an unknown kind": {"type": "magic_call", "call_id": "x", "input": "boom"},
     "an unknown request": {"type": "magic_request"},
     "the result of a call that nobody knows": output("x", "boom"),
+    "a result that does not say of what": {"type": "function_call_output", "output": "boom"},
+    "a shell command in a container that did not run": {
+        "type": "shell_call",
+        "call_id": "x",
+        "action": {"commands": ["boom"]},
+        "environment": {"type": "container_reference"},
+    },
     "arguments twice": {
         "type": "function_call",
         "call_id": "x",

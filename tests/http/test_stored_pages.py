@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.http.stored.items import shown
 from proxy.http.stored.lists import page
 from proxy.http.stored.query import Query
 from proxy.http.stored.reading import Answer, NotGiven
 from proxy.http.stored.resuming import Resumed
-from proxy.wire.codec import BadRequest, Caps
+from proxy.model import History, PastCall, ToolCall
+from proxy.verdicts import Effect
+from proxy.wire.codec import ALL, BadRequest, Caps, Remembered, mark
 from proxy.wire.responses.events import event
+from proxy.wire.responses.noting import own_words
 
 Json = dict[str, Any]
 
@@ -140,3 +145,88 @@ def test_what_is_not_taken_out_of_a_query_stays_as_it_is(text: str, left: str) -
 def test_a_page_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(BadRequest):
         Query(text).page()
+
+
+# -- items, whatever they are
+
+GIVEN = ToolCall.parse("call_given", "get_user", '{"id":7}')
+HIDDEN = ToolCall.parse("call_hidden", "drop_table", '{"id":7}')
+KNOWN = Remembered(
+    model="m",
+    given=frozenset({mark(GIVEN), mark(HIDDEN)}),
+    unseen=frozenset({mark(HIDDEN)}),
+    hidden=frozenset({"call_hidden", own_words("Answer now.")}),
+    history=History((PastCall("call_given", "get_user", '{"id":7}', None, 1),)),
+)
+IDS = st.sampled_from(["call_given", "call_hidden", "call_new", "", None, 7])
+TYPES = st.sampled_from(
+    [
+        *("function_call", "custom_tool_call", "shell_call", "computer_call", "magic_call"),
+        *("function_call_output", "local_shell_call_output", "mcp_approval_response"),
+        *("mcp_approval_request", "message", "reasoning", 7),
+    ]
+)
+ITEMS = st.fixed_dictionaries(
+    {"id": st.sampled_from(["x_1", "call_given", "call_hidden"])},
+    optional={
+        "type": TYPES,
+        "call_id": IDS,
+        "approval_request_id": IDS,
+        "name": st.sampled_from(["get_user", "drop_table", "parallel", "", None]),
+        "namespace": st.sampled_from([None, "crm"]),
+        "arguments": st.sampled_from(['{"id":7}', '{"id":8}', '{"id":7,"id":7}', "{", "", None, {"id": 7}]),
+        "input": st.just("x"),
+        "action": st.just({"command": ["rm"]}),
+        "output": st.just("told"),
+        "role": st.sampled_from(["user", "assistant", "developer", "system"]),
+        "content": st.sampled_from(["Answer now.", [{"type": "input_text", "text": "Answer now."}], None]),
+    },
+)
+
+
+class Denying:
+    """A ``Reading`` whose pipeline allows nothing that is not known."""
+
+    def situation(self, known: Remembered, body: Json) -> None:
+        return None
+
+    async def judge(self, calls: Sequence[ToolCall], known: Remembered, situation: None) -> Any:
+        refused = SimpleNamespace(effect=Effect.SETTLE)
+        return {at: refused for at, call in enumerate(calls) if known.arguments(call) is None}
+
+
+def test_a_hidden_command_does_not_pass_for_one_that_the_provider_ran() -> None:
+    """Its result, which would tell so, is the proxy's own."""
+    call = {"id": "x_1", "type": "shell_call", "call_id": "call_hidden", "action": {"commands": ["rm"]}}
+    call["environment"] = {"type": "container_reference"}
+    result = {"id": "x_2", "type": "shell_call_output", "call_id": "call_hidden", "output": []}
+    reading: Any = Denying()
+    assert asyncio.run(shown(reading, KNOWN, [call, result])) == [None, None]
+    new = [call | {"call_id": "call_new"}, result | {"call_id": "call_new"}]
+    assert asyncio.run(shown(reading, KNOWN, new)) == new
+    forgotten = dataclasses.replace(KNOWN, hidden=frozenset({ALL}))
+    assert asyncio.run(shown(reading, forgotten, new)) == [None, None]
+
+
+@given(st.lists(ITEMS, max_size=6))
+def test_no_item_gives_away_what_was_not_given(members: list[Json]) -> None:
+    reading: Any = Denying()
+    found = asyncio.run(shown(reading, KNOWN, members))
+    assert len(found) == len(members)
+    for member, item in zip(members, found, strict=True):
+        if item is None:
+            continue
+        assert item == {"type": "message", **member} if "role" in member else item == member
+        kind = item["type"]
+        if kind == "function_call":
+            said = (item.get("call_id"), item.get("name"), item.get("arguments"), item.get("namespace"))
+            assert said == ("call_given", "get_user", '{"id":7}', None)
+        else:
+            assert kind in ("message", "reasoning", "mcp_approval_response") or kind.endswith("_output")
+        if kind == "mcp_approval_response":
+            assert item["approval_request_id"] == "call_given"
+        elif kind.endswith("_output"):
+            assert "call_given" in (item.get("call_id"), item["id"])
+            assert "call_hidden" not in (item.get("call_id"), item.get("call_id") or item["id"])
+        if item.get("role") in ("developer", "system"):
+            assert "Answer now." not in str(item.get("content"))

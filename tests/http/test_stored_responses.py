@@ -13,7 +13,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from tests.http.conftest import Serve
 from tests.http.harness import DROP, GET, Callgate
-from tests.http.storing import AGAIN, OFFERED, ask, secrets_in
+from tests.http.storing import AGAIN, BATCH, OFFERED, ask, secrets_in
 
 ClientOf = Callable[..., AsyncOpenAI]
 Json = dict[str, Any]
@@ -30,6 +30,7 @@ ANSWERS: dict[str, list[Json]] = {
         {"reasoning": "Hm, hm.", "text": "Then this.", "calls": [GET]},
     ],
     "repaired": [{"calls": [GET | {"arguments": {"id": "7"}}]}],
+    "a batch of which a part may run": [{"calls": [BATCH]}],
     "wrong, then mixed": [{"calls": [GET | {"arguments": {}, "id": "call_wrong"}]}, {"calls": [GET, DROP]}],
 }
 
@@ -57,7 +58,8 @@ async def test_an_answer_is_read_back_as_it_was_given(serve: Serve, client_of: C
         assert not secrets_in(again.to_dict())
     # Nothing was asked or judged for it that had not been before.
     records = await callgate.records("decision")
-    assert len(records) == sum(len(turn.get("calls", ())) for turn in ANSWERS[name])
+    calls = [call for turn in ANSWERS[name] for call in turn.get("calls", ())]
+    assert len(records) == sum(2 if call is BATCH else 1 for call in calls)
 
 
 @pytest.mark.parametrize("name", ANSWERS)

@@ -19,13 +19,13 @@ async def shown(reading: Reading, known: Remembered, members: Sequence[Json]) ->
     A call has to be one that it was given, or brought; of one that nothing is known of the pipeline is
     asked. The result of a call is shown where the call may be.
     """
-    listed = [_read(member) for member in members]
+    listed = [_read(member, members, known) for member in members]
     calls = [call for one in listed if one is not None for call in one.calls]
     situation = reading.situation(known, {"model": known.model, "input": []})
     rulings = await reading.judge(calls, known, situation)
     arguments = iter(going(calls, known, rulings))
     written: list[Json | None] = []
-    visible = wire.answerable(known)
+    visible = wire.answerable(known, members)
     for one in listed:
         if one is None or wire.is_own(one.item, known):
             written.append(None)
@@ -40,8 +40,8 @@ async def shown(reading: Reading, known: Remembered, members: Sequence[Json]) ->
     ]
 
 
-def _read(member: Json) -> Listed | None:
+def _read(member: Json, beside: Sequence[Json], known: Remembered) -> Listed | None:
     try:
-        return wire.listed(member)
+        return wire.listed(member, beside, known)
     except MalformedTurn:
         return None  # of an unknown kind, and perhaps a call

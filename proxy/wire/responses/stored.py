@@ -25,6 +25,7 @@ from proxy.wire.responses.items import Json
 from proxy.wire.responses.noting import own_words
 from proxy.wire.writing import write_json
 
+_NOBODY = "\0"
 _ENDED = ("completed", "incomplete", "cancelled")
 
 
@@ -92,19 +93,41 @@ class Listed:
         return items.written(self.item, self.calls, arguments) if self.calls else self.item
 
 
-def listed(item: Json) -> Listed:
-    """Read an item of a list; raises ``MalformedTurn`` for an unknown kind that might be a call."""
+def listed(item: Json, beside: Sequence[Json], known: Remembered) -> Listed:
+    """Read an item of a list, of which ``beside`` are the others.
+
+    Raises ``MalformedTurn`` for an unknown kind that might be a call.
+    """
     item = {"type": "message", **item} if "role" in item else item
+    if _ran_elsewhere(item, beside, known):
+        return Listed(item)
     if items.is_call(item):
         return Listed(item, tuple(items.read_calls(item)))
-    return Listed(item, answers=items.answered_id(item))
+    kind = item["type"]
+    if not (kind.endswith("_output") or kind == "mcp_approval_response") or _is_providers(item):
+        return Listed(item)
+    # A result that does not say of what is nobody's.
+    return Listed(item, answers=items.answered_id(item) or _NOBODY)
 
 
-def answerable(known: Remembered) -> set[str]:
-    """The ids of the calls that the client has, and whose results it may see."""
+def _ran_elsewhere(item: Mapping[str, Any], beside: Sequence[Json], known: Remembered) -> bool:
+    """Whether the provider ran this call: one that was hidden has the proxy's own result beside it."""
+    is_hidden = not known.hidden.isdisjoint((ALL, items.call_id(item)))
+    return not is_hidden and items.ran_elsewhere(item, beside)
+
+
+def _is_providers(item: Mapping[str, Any]) -> bool:
+    """Whether a result is of something that the provider runs by itself."""
+    kind = item.get("type")
+    return kind == "program_output" or (kind == "tool_search_output" and item.get("execution") == "server")
+
+
+def answerable(known: Remembered, members: Sequence[Json]) -> set[str]:
+    """The ids of the calls whose results the client may see: those that it has, and the provider's own."""
     if ALL in known.hidden:
         return set()
-    return {items.wrapper_id(call.id) for call in known.history.calls} - known.hidden
+    own = {items.call_id(item) for item in members if _ran_elsewhere(item, members, known)}
+    return own | {items.wrapper_id(call.id) for call in known.history.calls} - known.hidden
 
 
 def is_own(item: Mapping[str, Any], known: Remembered) -> bool:
