@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import subprocess
 import tarfile
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,12 @@ def test_a_gzip_bomb_is_not_unpacked() -> None:
     bomb = b"".join(squeezing.compress(bytes(1 << 20)) for _ in range(200)) + squeezing.flush()
     assert len(bomb) < 1 << 20
     assert refused(bomb) == f"larger than {64 << 20} bytes when it is unpacked"
+    tracemalloc.start()
+    try:
+        assert refused(bomb, max_bytes=1 << 20) == f"larger than {1 << 20} bytes when it is unpacked"
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
