@@ -59,6 +59,9 @@ def pin(
     files: Sources,
     tools: Annotated[Path, typer.Option("--tools", help="The folder of the registry.")] = _TOOLS,
     only: Only = "*",
+    digest: Annotated[
+        list[str] | None, typer.Option(help="Which definition, by the beginning of its digest.")
+    ] = None,
     add: Annotated[bool, typer.Option("--add", help="Keep the pins that there are, too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the pins that there are.")] = False,
 ) -> None:
@@ -68,9 +71,9 @@ def pin(
         registry = Registry.load([tools])
     except RegistryFault as exc:
         refuse("The registry has faults", exc.faults)
-    wanted = pinnings(found.definitions, registry)
+    wanted = pinnings(found.definitions, registry, digest or ())
     faults = [*found.faults, *([] if wanted else ["no definition of a registered tool is in it"])]
-    faults += [fault for one in wanted if (fault := _pinned(one, add, force))]
+    faults += [fault for one in wanted if (fault := _pinned(one, bool(digest), add, force))]
     if faults:
         refuse("Not everything was pinned", faults)
 
@@ -97,11 +100,16 @@ def _written(change: Change, force: bool) -> bool:
     return True
 
 
-def _pinned(one: Pinning, add: bool, force: bool) -> str | None:
+def _pinned(one: Pinning, chosen: bool, add: bool, force: bool) -> str | None:
     """Write a tool's pins where they may be; what is wrong otherwise."""
-    if one.is_known:
+    if not one.unknown:
         out.print(f"as it was: {one.path}", markup=False, soft_wrap=True)
         return None
+    if len(one.unknown) > 1 and not chosen:
+        _show(one.difference())
+        return (
+            f"{one.path}: {len(one.unknown)} definitions are new: choose with --digest, which may be repeated"
+        )
     if not (one.is_first or add or force):
         _show(one.difference())
         return f"{one.path}: is pinned to another definition: --force replaces the pin, --add keeps both"

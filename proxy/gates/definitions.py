@@ -28,7 +28,8 @@ UNREADABLE = "unreadable"
 _MAX_DEFINITION_BYTES = 64 * 1024
 _MAX_KNOWN_BYTES = 16 * 1024 * 1024
 _MAX_NAMES = 4096
-_MAX_A_NAME = 16  # clients can invent definitions: so many of one tool leave a record
+# Clients can invent definitions: so many of one tool leave a record, and then one a minute.
+_MAX_A_NAME = 16
 
 
 class DefinitionsGate:
@@ -123,29 +124,41 @@ class DefinitionsGate:
 
 
 class _Noticed:
-    """Says once of each definition that it was seen, or is not as it was pinned."""
+    """Says once of each definition that it was seen, or is not as it was pinned; within bounds."""
 
     def __init__(self, sink: Sink, capture: Capture) -> None:
         self._sink, self._capture = sink, capture
         self._known: dict[str, set[tuple[str, bool]]] = {}
+        self._minutes: dict[str, str] = {}
 
     def note(self, tool: OfferedTool, digest: str, pinned: tuple[str, ...], situation: Situation) -> None:
         """Leave a record of a definition; ``pinned`` are the digests that it should have had."""
-        known = self._known.get(tool.name)
+        name, one = tool.name, (digest, bool(pinned))
+        known = self._known.get(name)
         if known is None:
-            if len(self._known) >= _MAX_NAMES:
+            # Pinned names are the operator's, and not for others to use up.
+            if not pinned and len(self._known) >= _MAX_NAMES:
                 return
-            known = self._known[tool.name] = set()
-        if (digest, bool(pinned)) in known or len(known) >= _MAX_A_NAME:
+            known = self._known[name] = set()
+        if one in known or (len(known) >= _MAX_A_NAME and not self._is_due(name, known, situation.time[:16])):
             return
-        known.add((digest, bool(pinned)))
+        known.add(one)
         if pinned:
-            log.warning("the definition of %r has drifted: it is %s, not as pinned", tool.name, digest)
+            log.warning("the definition of %r has drifted: it is %s, not as pinned", name, digest)
         try:
             self._sink.write(self._record(tool, digest, pinned, situation))
         except Unavailable as exc:
-            known.discard((digest, bool(pinned)))
-            log.error("a definition of %r could not be recorded: %s", tool.name, exc)
+            known.discard(one)
+            log.error("a definition of %r could not be recorded: %s", name, exc)
+
+    def _is_due(self, name: str, known: set[tuple[str, bool]], minute: str) -> bool:
+        """Whether a name with many definitions may have one more: one a minute."""
+        if self._minutes.get(name) == minute:
+            return False
+        self._minutes[name] = minute
+        if len(known) >= _MAX_NAMES:
+            known.clear()
+        return True
 
     def _record(
         self, tool: OfferedTool, digest: str, pinned: tuple[str, ...], situation: Situation

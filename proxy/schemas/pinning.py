@@ -31,9 +31,9 @@ class Pinning:
         return tuple(one.digest for one in self.definitions if one.digest is not None)
 
     @property
-    def is_known(self) -> bool:
-        """Whether nothing has to change."""
-        return set(self.digests) <= set(self.spec.pin)
+    def unknown(self) -> tuple[Definition, ...]:
+        """The definitions that are not pinned yet."""
+        return tuple(one for one in self.definitions if one.digest not in self.spec.pin)
 
     @property
     def is_first(self) -> bool:
@@ -43,14 +43,12 @@ class Pinning:
         """What the new definitions say otherwise than the registry, for whoever decides on them."""
         ours = _said(self.spec.description, self.spec.parameters)
         shown = []
-        for one in self.definitions:
-            if one.digest not in self.spec.pin:
-                theirs = _said(one.tool.description, one.tool.parameters)
-                lines = difflib.unified_diff(
-                    ours, theirs, str(self.path), f"{one.place.at('')} ({one.digest})", lineterm=""
-                )
-                more = [f"+ {line}" for line in yamls.dump({"more": one.tool.more}).splitlines()]
-                shown += [*lines, *(more if one.tool.more else [])]
+        for one in self.unknown:
+            theirs = _said(one.tool.description, one.tool.parameters)
+            title = f"{one.place.at('')} ({one.digest}) {one.source}"
+            lines = difflib.unified_diff(ours, theirs, str(self.path), title, lineterm="")
+            more = yamls.dump({"more": one.tool.more}).splitlines() if one.tool.more else []
+            shown += [*lines, *(f"+{line}" for line in more)]
         return "\n".join(shown)
 
     def text(self, add: bool) -> str:
@@ -70,11 +68,19 @@ class Pinning:
         return changed
 
 
-def pinnings(definitions: Iterable[Definition], registry: Registry) -> list[Pinning]:
-    """For every registered tool that is defined here, what it would be pinned to, in the registry's order."""
+def pinnings(
+    definitions: Iterable[Definition], registry: Registry, chosen: Sequence[str] = ()
+) -> list[Pinning]:
+    """For every registered tool that is defined here, what it would be pinned to, in the registry's order.
+
+    ``chosen`` are digests, or how they begin: only these count; none means all.
+    """
     found: dict[str, dict[str, Definition]] = {}
+    wanted = tuple(digest if digest.startswith("sha256:") else f"sha256:{digest}" for digest in chosen)
     for one in definitions:
-        if one.digest is not None and registry.get(one.name) is not None:
+        if one.digest is None or (wanted and not one.digest.startswith(wanted)):
+            continue
+        if registry.get(one.name) is not None:
             found.setdefault(one.name, {})[one.digest] = one
     return [_pinning(registry, name, found[name]) for name in registry.specs if name in found]
 

@@ -164,7 +164,8 @@ def _log(folder: Path, found: Found) -> None:
                 record.tool, said.get("parameters"), str(said.get("description") or ""), more=said.get("more")
             )
             place = Place(f"{folder}: line {line.get('seq')}")
-            records[record.tool, record.digest] = Definition(tool, place, "log")
+            sender = f"Sent by {record.principal.get('id')!r} in {record.protocol}, {record.time}"
+            records[record.tool, record.digest] = Definition(tool, place, "log", source=sender)
     found.definitions += records.values()
     defined = {name for name, _ in records}
     if missing := sorted((called | kept_back) - defined):

@@ -67,6 +67,7 @@ def test_every_form_loads_as_it_was_defined(form: str, tmp_path: Path) -> None:
     assert all(len(spec.pin) == (form != "mcp") for spec in specs.values())
     text = (out / "get_user.yaml").read_text()
     assert "effect: read  # guessed from its name: check\n" in text
+    assert text.startswith("# Sent by 'ann' in chat, 2026-01-01T00:00:00Z\n") == (form == "log")
     again = run("import", forms(tmp_path / "again")[form], "--out", out)
     assert again.exit_code == 0
     assert again.output.count("as it was") == 2

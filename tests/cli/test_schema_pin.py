@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_both_may_be_pinned(tools: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert len(pins(tools)) == 2
     run("pin", request(tmp_path, "chat"), request(tmp_path, "messages", CHANGED), "--tools", tools)
-    assert len(pins(tools)) == 2
+    assert len(pins(tools)) == 2, "both are known"
     run(
         "pin",
         request(tmp_path, "chat", [{**FUNCTIONS[0], "description": "A third."}]),
@@ -105,3 +106,18 @@ def test_only_what_is_sent_to_a_model_can_be_pinned(tools: Path, tmp_path: Path)
     done = run("pin", mcp, "--tools", tools)
     assert done.exit_code == 1
     assert "no definition of a registered tool" in done.output
+
+
+def test_of_several_new_ones_one_is_chosen(tools: Path, tmp_path: Path) -> None:
+    """A log holds what any client sent: nothing of it is trusted unseen."""
+    sources = [request(tmp_path, "chat"), request(tmp_path, "messages", CHANGED), "--tools", tools]
+    done = run("pin", *sources, "--force")
+    assert done.exit_code == 1
+    assert "2 definitions are new: choose with --digest" in done.output
+    assert not pins(tools)
+    (eve, other) = re.findall(r"sha256:[0-9a-f]{64}", done.output)
+    assert eve != other
+    assert run("pin", *sources, "--digest", eve.removeprefix("sha256:")[:12]).exit_code == 0
+    assert pins(tools) == (eve,)
+    assert run("pin", *sources, "--digest", eve, "--digest", other, "--force").exit_code == 0
+    assert set(pins(tools)) == {eve, other}

@@ -119,10 +119,25 @@ async def test_what_a_client_invents_does_not_fill_the_log() -> None:
     gate = DefinitionsGate(records, pin="report", record=True)
     for number in range(100):
         await admit(gate, drifted(f"Number {number}."))
-    assert len(records.records) == 16
+    assert len(records.records) == 17, "16, and one in this minute"
     for number in range(5000):
         await admit(gate, offering({"name": f"tool_{number}"}))
-    assert len(records.records) == 16 + 4095
+    assert len(records.records) == 17 + 4095
+
+
+async def test_what_a_client_invents_does_not_keep_the_log_from_what_matters() -> None:
+    records = Records()
+    gate = DefinitionsGate(records, pin="report", record=True)
+    for number in range(4096):
+        await admit(gate, offering({"name": f"tool_{number}"}))
+    await admit(gate, drifted())
+    assert len(records.records) == 4097, "another's names do not use up those that are pinned"
+    for minute in range(40):
+        request = drifted(f"Number {minute}.")
+        situation = situation_of(request, PINNED)
+        situation.time = f"2026-01-01T13:{minute:02}:00Z"
+        await gate.admit(request, situation)
+    assert len(records.records) == 4097 + 40
 
 
 async def test_a_log_that_refuses_is_tried_again() -> None:
