@@ -136,7 +136,9 @@ def _print_steps(title: str, steps: Sequence[Step]) -> None:
     out.print(Text(f"\n{title}", "bold"))
     wide, named = max(len(step.place) for step in steps), max(len(step.rule) for step in steps)
     for step in steps:
-        line = Text.assemble(f"  {step.place:<{wide}}  ", (f"{step.rule:<{named}}", "cyan"), f"  {plain(step.text)}")
+        line = Text.assemble(
+            f"  {step.place:<{wide}}  ", (f"{step.rule:<{named}}", "cyan"), f"  {plain(step.text)}"
+        )
         out.print(line, soft_wrap=True)
         for value in step.values:
             out.print(Text(f"  {'':<{wide}}    → {plain(value)}", "italic"), soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,11 +58,22 @@ def ready(make: Callable[[], T]) -> T:
 
 def print_json(value: Any) -> None:
     """For programs, to standard output."""
-    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n")
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_INDENT_2)
+    except (TypeError, ValueError):  # half a character, as models write them, or nested beyond measure
+        text = json.dumps(value, indent=2, default=str).encode()
+    sys.stdout.buffer.write(text + b"\n")
 
 
 def plain(value: Any, max_chars: int = 200) -> str:
     """Text that models or callers may have written, on one line and without what a terminal would obey."""
-    text = value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
+    text = value if isinstance(value, str) else _worded(value)
     shown = "".join(char if char.isprintable() else " " for char in text)
     return shown if len(shown) <= max_chars else f"{shown[: max_chars - 1]}…"
+
+
+def _worded(value: Any) -> str:
+    try:
+        return orjson.dumps(value, default=str).decode()
+    except (TypeError, ValueError):
+        return json.dumps(value, default=str, ensure_ascii=False)

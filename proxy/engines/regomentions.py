@@ -73,8 +73,17 @@ def _is_all(kind: str, inner: Any) -> bool:
             return any(_goes_through_all(_within(value)) for value in inner["params"])
         return _goes_through_all(inner["params"])
     if kind in ("RefDot", "RefBrack") and isinstance(inner, dict):
-        return _last(kind, inner) == _ARGUMENTS or _goes_through_all(_within({kind: inner}))
+        ref = {kind: inner}
+        return (_last(kind, inner) == _ARGUMENTS and _root(ref) != "data") or _goes_through_all(_within(ref))
     return _goes_through_all(inner)
+
+
+def _root(ref: Any) -> Any:
+    """The name that a reference begins with."""
+    ((kind, node),) = ref.items()
+    if kind in ("RefDot", "RefBrack"):
+        return _root(node["refr"])
+    return node.get("value") if kind == "Var" else None
 
 
 def _last(kind: str, node: Any) -> Any:

@@ -183,8 +183,7 @@ class _Kept:
         return found[0]
 
     def put(self, key: Hashable, arguments: _Arguments) -> None:
-        # What Python needs for an object is about four times its text, and some for the key.
-        size = 4 * len(repr(arguments.value)) + 400
+        size = _size(arguments.value) + 400  # and some for the key
         self._bytes += size - self._kept.pop(key, (arguments, 0))[1]
         self._kept[key] = (arguments, size)
         while self._bytes > self._max_bytes and len(self._kept) > 1:
@@ -198,18 +197,30 @@ def _arguments(value: Any, fact: Any) -> _Arguments:
     digest = not isinstance(fact, Mapping) and isinstance(value, dict) and [*value] == ["sha256"]
     if withheld or digest or value is None:
         return _UNKNOWN
-    return _Arguments(value, tuple(_masked(value, "")))
+    return _Arguments(value, tuple(_masked(value)))
 
 
-def _masked(value: Any, at: str) -> Iterator[str]:
-    if value == MASKED:
-        yield at
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _masked(item, f"{at}/{key.replace('~', '~0').replace('/', '~1')}")
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _masked(item, f"{at}/{index}")
+def _masked(value: Any) -> Iterator[str]:
+    """Pointers to what is masked. Without recursion: a model may nest what it writes as deep as it likes."""
+    below: list[tuple[str, Any]] = [("", value)]
+    while below:
+        at, inner = below.pop()
+        if inner == MASKED:
+            yield at
+        elif isinstance(inner, dict):
+            below += [
+                (f"{at}/{key.replace('~', '~0').replace('/', '~1')}", item) for key, item in inner.items()
+            ]
+        elif isinstance(inner, list):
+            below += [(f"{at}/{index}", item) for index, item in enumerate(inner)]
+
+
+def _size(value: Any) -> int:
+    """About how many bytes Python needs for it: four times its text."""
+    try:
+        return 4 * len(repr(value))
+    except RecursionError:
+        return 1 << 20
 
 
 def _read(arguments: Any) -> Any:

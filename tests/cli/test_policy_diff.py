@@ -175,6 +175,21 @@ def test_a_stretch_of_time_can_be_chosen(log: Path) -> None:
     assert diff(STARTER, STARTER, log, "--since", "yesterday").exit_code == 2
 
 
+def test_half_a_character_that_a_model_wrote_is_shown_somehow(
+    log: Path, changed: Callable[..., Path], tmp_path: Path
+) -> None:
+    (segment,) = log.glob("*.jsonl")
+    line = next(line for line in segment.read_bytes().splitlines() if b'"deploy_service"' in line)
+    broken = line.replace(b'"checkout"', b'"\\ud800\\u001b[2J"').replace(b'"ann"', b'"\\ud800"')
+    odd = tmp_path / "odd.jsonl"
+    odd.write_bytes(broken + b"\n")
+    after = changed(confirm={"effects": ["write"]})
+    done = diff(STARTER, after, odd)
+    assert done.exit_code == 0
+    assert "\x1b" not in done.output
+    assert found(STARTER, after, odd)["decisions"] == 1
+
+
 def test_faults_are_said(log: Path, tmp_path: Path) -> None:
     nowhere = diff(STARTER, STARTER, tmp_path / "nowhere")
     assert (nowhere.exit_code, "there is no audit log" in nowhere.output) == (1, True)

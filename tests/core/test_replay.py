@@ -386,6 +386,15 @@ async def test_what_the_engine_does_not_read_at_all_does_not_matter() -> None:
     assert dict((await replayed([record], every, every)).missing) == {"/conversation/query": 1}
 
 
+async def test_what_models_nest_beyond_measure_is_no_end_of_it() -> None:
+    deep: Any = "[masked]"
+    for _ in range(5000):
+        deep = [deep]
+    record = decided("t-1", arguments_written={"deep": deep})
+    side = Side(Says(lambda input: {"effect": "allow"}), mentions=lambda name: name == "deep")
+    assert dict((await replayed([record], side, side)).changes) == {"indeterminate": 1}
+
+
 # -- what is recorded ------------------------------------------------------------------------------
 
 

@@ -171,6 +171,7 @@ def test_the_starter_policies_explain_what_they_decide(document: dict[str, Any])
         ('a if input.call["arguments"].b == 1', "body", "b"),
         ("a if input.call.arguments[input.x] == 1", "body", "x"),
         ("a if is_object(input.call.arguments)", "body", "arguments"),
+        ("a if some x in data.names.arguments", "body", "arguments"),
         ("a if data.names[input.x]", "body", "subject"),
     ],
 )
