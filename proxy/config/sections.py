@@ -277,7 +277,7 @@ class Audit(Section):
     sinks: tuple[JsonlSink, ...] = (JsonlSink(),)
     """Where records go. Empty: nowhere but the metrics."""
     capture: Literal["full", "digest", "off"] = "full"
-    """How much of queries, arguments and results a record holds."""
+    """How much of queries, arguments, claims and results a record holds."""
     on_failure: Literal["deny", "allow"] = "deny"
     """What becomes of a call whose record cannot be kept."""
     max_queue: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
