@@ -121,6 +121,10 @@ def test_no_long_secret_is_left(secrets: list[str], parts: list[str]) -> None:
     assert not any(secret in piece for secret in secrets for piece in pieces)
 
 
+def test_a_secret_within_another_does_not_uncover_the_rest() -> None:
+    assert _Veil(["4711", "4711-99", "11-9"]).over("card 4711-99, or 4711") == f"card {MASKED}, or {MASKED}"
+
+
 @given(st.lists(texts, max_size=4), texts)
 def test_without_a_secret_in_it_a_text_stays(secrets: list[str], text: str) -> None:
     if not any(secret and secret in text for secret in secrets):

@@ -136,6 +136,13 @@ async def test_who_always_hangs_rests_before_it_is_started_again(evaluator: Eval
     assert evaluator.restarts >= 1
 
 
+async def test_who_hangs_now_and_then_is_started_again_at_once(evaluator: Evaluator) -> None:
+    for _ in range(3):
+        with pytest.raises(Overrun):
+            await decided(evaluator, "hang", 0.2)
+        assert await decided(evaluator, "ok") == {"effect": "allow"}
+
+
 async def test_who_stops_waiting_costs_nobody_else_anything(evaluator: Evaluator) -> None:
     before = evaluator.pid
     waiting = [asyncio.ensure_future(decided(evaluator, "deny", call_id=f"c{n}")) for n in range(10)]
