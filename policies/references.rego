@@ -7,7 +7,8 @@ package callgate.call
 unknown[parameter] := values if {
 	some parameter, path in input.tool.references
 	values := values_at(path)
-	not exists(values, input.call.arguments[parameter])
+	argument := input.call.arguments[parameter]
+	not exists(values, argument)
 }
 
 # A list that is not there must not mean that everything exists.

@@ -67,6 +67,11 @@ test_a_list_that_is_not_there_denies if {
 	}
 }
 
+# Alike on both engines: what is not given refers to nothing.
+test_a_parameter_that_is_not_given_refers_to_no_list if {
+	given.decided(about({"service": "reference.nowhere"}, {}), "allow", [])
+}
+
 test_a_long_value_is_shown_short if {
 	long := concat("", ["x" | some _ in numbers.range(1, 500)])
 	answer := given.decide(service(long))
