@@ -75,11 +75,12 @@ class Shadowed:
 
     async def decide(self, package: str, input: Mapping[str, Any]) -> Any:
         """What the live engine decides, as it decides it."""
-        decision: Any = _Undecided
         try:
             decision = await self._live.decide(package, input)
-        finally:
-            self._candidate.offer(package, input, decision, self._live.revision)
+        except Unavailable:
+            self._candidate.offer(package, input, _Undecided, self._live.revision)
+            raise
+        self._candidate.offer(package, input, decision, self._live.revision)
         return decision
 
 

@@ -118,6 +118,21 @@ async def test_what_the_live_policies_cannot_decide_still_fails_and_is_compared_
         assert trial.records[0].live["effect"] == "deny"
 
 
+async def test_what_nobody_waits_for_any_more_is_not_asked() -> None:
+    class Slow(RegorusEngine):
+        async def decide(self, package: str, input: Mapping[str, Any]) -> Any:
+            await asyncio.sleep(60)
+
+    trial = Trial()
+    engine = Shadowed(Slow(PolicySet.of(LIVE)), trial.candidate)
+    deciding = asyncio.ensure_future(engine.decide(CALL, document("read")))
+    await asyncio.sleep(0)
+    deciding.cancel()
+    await asyncio.gather(deciding, return_exceptions=True)
+    trial.candidate.refuse()  # what waits would be counted as failed
+    assert trial.outcomes() == {}
+
+
 async def test_a_difference_says_who_what_and_by_which_policies() -> None:
     async with trying() as trial:
         asking.set("trace-7")
