@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.model import dumps, loads
@@ -71,6 +71,7 @@ TOOLS = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(ANYTHING, max_size=4)
     | st.fixed_dictionaries({"tools": st.lists(ANYTHING, max_size=4)})
@@ -81,6 +82,7 @@ def test_whatever_a_document_holds_there_is_a_report(document: Any) -> None:
     assert loads(dumps(report.fields()))["grade"] == report.grade
 
 
+@settings(deadline=None, max_examples=40)
 @given(TOOLS)
 def test_whatever_a_tool_is_there_is_a_report(tools: list[Json]) -> None:
     report = lint(list(read(tools, Place("tools.json"))))
@@ -98,6 +100,7 @@ def a_folder() -> Iterator[Path]:
         yield Path(folder) / "tools"
 
 
+@settings(deadline=None, max_examples=20)
 @given(TOOLS)
 def test_what_is_imported_loads_as_it_stood(tools: list[Json]) -> None:
     definitions = list(read(tools, Place("tools.json")))
@@ -123,6 +126,7 @@ def same(one: Any, other: Any) -> bool:
     return dumps(one) == dumps(other)
 
 
+@settings(deadline=None, max_examples=40)
 @given(ANYTHING)
 def test_yaml_reads_back_as_what_was_written(value: Any) -> None:
     text = yamls.dump(value)
@@ -160,6 +164,7 @@ METHODS = st.dictionaries(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.dictionaries(TEXT, METHODS, max_size=3), st.sampled_from(["3.0.3", "3.1.0"]))
 def test_whatever_an_openapi_document_holds_what_comes_of_it_loads(paths: Json, version: str) -> None:
     found = list(openapi.operations({"openapi": version, "paths": paths}, Place("api.yaml")))

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.model import OfferedTool, Request, dumps
@@ -141,6 +141,7 @@ DEFINITIONS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(DEFINITIONS, max_size=4))
 def test_a_digest_is_the_same_whatever_the_api(definitions: list[Json]) -> None:
     digests = [
@@ -151,6 +152,7 @@ def test_a_digest_is_the_same_whatever_the_api(definitions: list[Json]) -> None:
     assert len(digests[0]) == len(definitions)
 
 
+@settings(deadline=None)
 @given(DEFINITIONS, DEFINITIONS)
 def test_definitions_that_read_otherwise_have_other_digests(one: Json, other: Json) -> None:
     def read_by_the_model(definition: Json) -> bytes:
@@ -164,6 +166,7 @@ def test_definitions_that_read_otherwise_have_other_digests(one: Json, other: Js
     assert (definition_digest(first) == definition_digest(second)) is same
 
 
+@settings(deadline=None)
 @given(st.lists(DEFINITIONS, min_size=1, max_size=4), st.sampled_from(sorted(PROTOCOLS)))
 def test_redefining_twice_is_redefining_once(definitions: list[Json], protocol: str) -> None:
     request = offering(*definitions, protocol=protocol)
