@@ -174,14 +174,14 @@ async def test_a_candidate_that_hangs_delays_nothing() -> None:
             trial.candidate.offer(CALL, document("hang"), {"effect": "allow"}, "r")
         took: list[float] = []
         began = time.monotonic()
-        while time.monotonic() - began < 0.5:  # longer than one evaluation may take
+        while time.monotonic() - began < 0.9:  # as long as all three evaluations may take
             before = time.perf_counter()
             assert await trial.ask(CALL, document("read")) == {"effect": "allow"}
             took.append(time.perf_counter() - before)
             await asyncio.sleep(0)
         took.sort()
-        # One evaluation that held the loop would take all of its 0.3 s; the machine may be busy once.
-        assert took[-1] < 0.15
+        # Evaluations that held the loop would each take all of their 0.3 s; the machine may be busy once.
+        assert took[-2] < 0.15
         assert took[len(took) // 2] < 0.005
         assert trial.outcomes()["dropped" if "dropped" in trial.outcomes() else "failed"] > 0
 
@@ -261,9 +261,12 @@ async def test_a_fault_is_told_until_it_is_over() -> None:
         await trial.ask(CALL, document("hang"))
         await trial.settled(1)
         assert trial.candidate.fault is not None
-        await trial.ask(CALL, document("read"))
-        await trial.settled(2)
-        assert trial.candidate.fault is None
+        asked = 1
+        while trial.candidate.fault is not None:  # it may be asked while its process is started again
+            asked += 1
+            await trial.ask(CALL, document("read"))
+            await trial.settled(asked)
+        assert trial.outcomes()["same"] == 1
 
 
 async def test_a_log_that_breaks_ends_nothing() -> None:
