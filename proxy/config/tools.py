@@ -18,7 +18,7 @@ class Tools(Section):
     unregistered: Literal["allow", "validate", "deny"] = "validate"
     """Calls of other tools: `deny`, `allow`, or `validate` against the application's own schema."""
     override: bool = False
-    """Show the model the registry's definitions, not the application's; a tool's own `override` goes first."""
+    """Show the model the registry's definitions, not the application's; a tool's `override` goes first."""
     pin: Literal["off", "report", "refuse"] = "off"
     """What becomes of a request whose definition of a tool is none of those that the tool's `pin` names."""
     record: bool = False
