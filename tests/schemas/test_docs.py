@@ -84,12 +84,6 @@ def test_its_numbers_are_those_of_the_lint() -> None:
         assert re.search(rf"more than {number}\b", table)
 
 
-def test_what_is_linked_is_there() -> None:
-    links = {link for link in re.findall(r"\]\(([^)#]+)", GUIDE) if "://" not in link}
-    assert links
-    assert all((ROOT / "docs" / link).exists() for link in links)
-
-
 SCHEMA = ROOT / "schemas" / "tool.schema.json"
 
 
