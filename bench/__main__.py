@@ -28,7 +28,8 @@ from bench.relations import (
     protocol_relations,
     redis_relation,
 )
-from bench.report import LARGE, SMALL, Results, show, show_profile
+from bench.reload import reload
+from bench.report import LARGE, SMALL, Results, machine, show, show_profile, show_reload
 from bench.workload import Exchange
 from proxy.model import dumps
 
@@ -45,6 +46,8 @@ _SELF_STAGES = 5
 _MEMORY_REQUESTS = 100_000
 _SIZES = (SMALL, 256 * 1024, LARGE)
 _PROFILE_FACTOR = 10
+# Requests, and how often policies change meanwhile.
+_RELOAD_FULL, _RELOAD_QUICK = (10_000, 50), (500, 2)
 _PORTIONS, _LATENCY_ROUNDS, _POLICY_CASES = 25, 5, 4
 
 
@@ -60,6 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--profile", action="store_true", help="show where Callgate's time goes, and nothing else"
     )
+    parser.add_argument(
+        "--reload",
+        action="store_true",
+        help=f"only: {_RELOAD_FULL[0]:,} requests while policies change {_RELOAD_FULL[1]} times",
+    )
     options = parser.parse_args(arguments)
     scale = QUICK if options.quick else FULL
     if options.memory:
@@ -71,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.profile:
             _profile(scale, out)
+        elif options.reload:
+            _reload(*(_RELOAD_QUICK if options.quick else _RELOAD_FULL), out)
         else:
             results = _measure(scale, _SELF_QUICK if options.quick else _SELF_FULL)
             show(results, out)
@@ -144,6 +154,14 @@ def _measure_relations(
     redis = redis_relation(setting, amount, advance)
     results.redis_found = redis is not None
     results.relations += [redis] if redis is not None else []
+
+
+def _reload(requests: int, flips: int, out: Console) -> None:
+    with _progress(2) as (progress, advance):
+        progress.update(progress.task_ids[0], description="Policies that change")
+        measured = reload(requests, flips, advance)
+    show_reload(measured, out)
+    print(dumps(measured.as_json() | machine()).decode())
 
 
 def _profile(scale: Scale, out: Console) -> None:

@@ -16,6 +16,7 @@ from bench.measure import Comparison, Latency, Memory, percentile
 from bench.policy import GOAL_US
 from bench.profiled import Profile
 from bench.relations import Relation
+from bench.reload import Reload
 
 GOALS = {"body": 1.8, "stream": 1.5}
 """Callgate's CPU over the pass-through's, at most."""
@@ -218,4 +219,15 @@ def show_profile(name: str, profile: Profile, cpu_us: float, out: Console) -> No
     for place, own in profile.own.most_common(PROFILE_ROWS):
         one = cpu_us / max(profile.samples, 1)
         table.add_row(f"{own * one:.1f}", f"{profile.total[place] * one:.1f}", place)
+    out.print(table)
+
+
+def show_reload(measured: Reload, out: Console) -> None:
+    """Print what requests noticed of policies that changed."""
+    table = Table(title=f"Policies that change {measured.flips} times under load", title_justify="left")
+    for title in ("", "requests", "p50 ms", "p99 ms", "slowest ms"):
+        table.add_column(title, justify="left" if not title else "right")
+    for name, seconds in (("at rest", measured.resting_s), ("changing", measured.flipping_s)):
+        numbers = [percentile(seconds, 50), percentile(seconds, 99), max(seconds)]
+        table.add_row(name, f"{len(seconds):,}", *(f"{number * 1000:.1f}" for number in numbers))
     out.print(table)

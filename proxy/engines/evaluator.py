@@ -219,7 +219,9 @@ class Evaluator:
         try:
             process = await self._running()
             kind, body = await self._asked(process, question, job.timeout_s)
-        except Overrun:
+        except Overrun as exc:
+            if not self._rests:  # who asked has a deadline; the end of a process may take its time
+                _fail(job, exc)
             await self._end()
             # The first time at once: one bad question must not cost the next one its answer.
             self._not_before = time.monotonic() + (self._pause_s if self._rests else 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -49,7 +49,7 @@ class PolicyWatcher:
     def __init__(
         self,
         engine: Replaceable,
-        load: Callable[[], PolicySet],
+        load: Callable[[], Awaitable[PolicySet]],
         paths: Sequence[Path],
         settle_ms: int = _SETTLE_MS,
         note: Note = lambda event, revision, faults: None,
@@ -140,8 +140,7 @@ class PolicyWatcher:
         """Everything as it stands, from everywhere, read and put together; raises ``PolicyFault``."""
         if faults := [bundle.fault for bundle in self._remote if bundle.content is None and bundle.fault]:
             raise PolicyFault(faults)
-        # Reading and merging need no engine, so they may take their time elsewhere.
-        return await asyncio.to_thread(self._load)
+        return await self._load()
 
     async def reload(self) -> None:
         """Put everything as it stands in force, if it can serve."""

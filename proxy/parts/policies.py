@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from proxy.config import Settings
 from proxy.engines.bundles import Archive
 from proxy.engines.fetching import fetched
+from proxy.engines.loading import loaded
 from proxy.engines.opa import OpaEngine
 from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
@@ -71,8 +72,8 @@ def policy_follower(
     remote = remote_bundles(settings, environ)
     local = _local(settings, environ)
 
-    def load() -> PolicySet:
-        return PolicySet.load([*local, *(archive for bundle in remote if (archive := bundle.archive()))])
+    async def load() -> PolicySet:
+        return await loaded([*local, *(archive for bundle in remote if (archive := bundle.archive()))])
 
     return PolicyWatcher(engine, load, watched_paths(settings), note=note, remote=remote)
 

@@ -67,7 +67,7 @@ async def following(
     remote = [RemoteBundle(place, verification) for place in places]
     noted: asyncio.Queue[tuple[str, str, Sequence[str]]] = asyncio.Queue()
 
-    def load() -> PolicySet:
+    async def load() -> PolicySet:
         return PolicySet.load([*paths, *(archive for one in remote if (archive := one.archive()))])
 
     watcher = PolicyWatcher(
@@ -508,7 +508,7 @@ async def test_everything_is_fetched_once_to_be_checked(server: BundleServer) ->
     engine = WaitingEngine()
     remote = RemoteBundle(place(server))
 
-    def load() -> PolicySet:
+    async def load() -> PolicySet:
         return PolicySet.load([archive for archive in [remote.archive()] if archive])
 
     watcher = PolicyWatcher(engine, load, [], remote=[remote])

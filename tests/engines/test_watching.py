@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.engines.loading import loaded
 from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
 from proxy.engines.watching import PolicyWatcher
@@ -34,7 +35,7 @@ class Watched(RegorusEngine):
 @asynccontextmanager
 async def watching(folder: Path) -> AsyncIterator[tuple[Watched, PolicyWatcher]]:
     engine = Watched(folder)
-    watcher = PolicyWatcher(engine, lambda: PolicySet.load([folder]), [folder], settle_ms=50)
+    watcher = PolicyWatcher(engine, lambda: loaded([folder]), [folder], settle_ms=50)
     stop = asyncio.Event()
     task = asyncio.get_running_loop().create_task(watcher.run(stop))
     try:
@@ -103,7 +104,7 @@ async def test_the_link_swap_of_a_mounted_configmap_is_followed(tmp_path: Path) 
 async def test_the_same_policies_are_not_put_in_force_again(tmp_path: Path) -> None:
     (tmp_path / "a.rego").write_text(ALLOW)
     engine = Watched(tmp_path)
-    watcher = PolicyWatcher(engine, lambda: PolicySet.load([tmp_path]), [tmp_path])
+    watcher = PolicyWatcher(engine, lambda: loaded([tmp_path]), [tmp_path])
     await watcher.reload()
     assert not engine.tried.is_set()
     assert (watcher.reloads, watcher.failures) == (0, 0)
@@ -113,7 +114,11 @@ async def test_the_same_policies_are_not_put_in_force_again(tmp_path: Path) -> N
 async def test_every_decision_is_one_revisions_while_policies_flip(tmp_path: Path, flips: int) -> None:
     engine = Watched(_folder(tmp_path, ALLOW))
     text = ALLOW
-    watcher = PolicyWatcher(engine, lambda: PolicySet.of({"a.rego": text}, {}), [tmp_path])
+
+    async def load() -> PolicySet:
+        return PolicySet.of({"a.rego": text}, {})
+
+    watcher = PolicyWatcher(engine, load, [tmp_path])
     revisions = {PolicySet.of({"a.rego": t}, {}).revision: e for t, e in ((ALLOW, "allow"), (DENY, "deny"))}
     seen: list[bool] = []
 
