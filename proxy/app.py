@@ -284,7 +284,7 @@ def build(settings: Settings, environ: Mapping[str, str] | None = None, worker: 
     with _collecting(faults):
         engine = parts.engine(settings, environ)
     with _collecting(faults):
-        registry = Registry.load(settings.tools.paths)
+        registry = parts.registry(settings)
     with _collecting(faults):
         who = Identity(parts.recognisers(settings))
     for upstream in settings.upstreams:

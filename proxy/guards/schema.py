@@ -23,6 +23,15 @@ _MAX_REASON_BYTES = 720
 _MAX_REASONS = 8
 
 
+def schema_fault(schema: Any) -> str | None:
+    """Why a tool's schema could not judge a call, to go on after 'the schema'; None where it can."""
+    try:
+        Validators(1).get(schema)
+    except SchemaRefused as exc:
+        return str(exc)
+    return None
+
+
 class SchemaGuard:
     """Allows calls whose arguments are valid; repairs what is only spelled wrong; asks again for the rest.
 

@@ -12,6 +12,7 @@ from proxy.parts.policies import (
     policy_follower,
 )
 from proxy.parts.results import cache_guard, pattern_faults, results_gate
+from proxy.parts.tools import registry
 from proxy.parts.trial import proven, trial
 from proxy.parts.usage import limits_guard, meter, priced
 
@@ -34,6 +35,7 @@ __all__ = [
     "priced",
     "proven",
     "recognisers",
+    "registry",
     "results_gate",
     "routes",
     "store",

@@ -40,3 +40,25 @@ def test_a_pin_that_is_none_is_a_fault(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["check", "--config", str(config)])
     assert done.exit_code == 1
     assert "pin" in done.output
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"type": "object", "properties": {"a": {"type": "txt"}}}, "is not valid JSON Schema"),
+        ({"type": "object", "properties": {"a": {"$ref": "https://example.com/a"}}}, "the schema"),
+        ({"type": "object", "properties": {"a": {"pattern": "("}}}, "the schema"),
+    ],
+    ids=["no type", "elsewhere", "no pattern"],
+)
+def test_a_schema_that_could_judge_no_call_is_a_fault(
+    parameters: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_bytes(orjson.dumps({"name": "a", "parameters": parameters}))
+    config = tmp_path / "callgate.yaml"
+    config.write_bytes(orjson.dumps({"tools": {"paths": [str(file)]}}))
+    done = CliRunner().invoke(app, ["check", "--config", str(config)])
+    assert done.exit_code == 1
+    assert f"{file}: parameters: the schema" in done.output.replace("\n", "")
+    assert said in done.output
