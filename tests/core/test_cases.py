@@ -29,13 +29,13 @@ STREAM_OR_BODY = pytest.mark.parametrize("stream", [True, False], ids=["stream",
 async def test_case(case: dict[str, Any], protocol: str, stream: bool) -> None:
     outcome = await run(case, stream, protocol=protocol)
     answer = PROTOCOLS[protocol].read(outcome.client.data, stream and outcome.client.status == 200)
-    _check_client(case["client"], outcome, answer, stream)
-    _check_records(case, outcome)
+    check_client(case["client"], outcome, answer, stream)
+    check_records(case, outcome)
     assert len(answer.ids) <= 1, "one answer has one id"
     assert answer.usages <= 1, "usage is said once"
 
 
-def _check_client(expected: dict[str, Any], outcome: Outcome, answer: Answer, stream: bool) -> None:
+def check_client(expected: dict[str, Any], outcome: Outcome, answer: Answer, stream: bool) -> None:
     raw = outcome.client.data
     for secret in expected.get("hidden", []):
         assert secret.encode() not in raw
@@ -70,7 +70,7 @@ def _check_choice(expected: dict[str, Any], view: View) -> None:
     assert view.finish == expected["finish"]
 
 
-def _check_records(case: dict[str, Any], outcome: Outcome) -> None:
+def check_records(case: dict[str, Any], outcome: Outcome) -> None:
     decisions = [record.fields() for record in outcome.decisions]
     assert len(decisions) == len(case["records"])
     for got, want in zip(decisions, case["records"], strict=True):
