@@ -14,6 +14,9 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.engines.candidate import Candidate
+from proxy.engines.policyset import PolicySet
+from proxy.engines.regorus import RegorusEngine
+from proxy.parts.policies import count_evaluations
 from proxy.parts.trial import count_candidate
 from proxy.record import PolicyRecord, Record, ResultRecord, Step, TicketRecord
 from proxy.sinks.chain import entries
@@ -187,10 +190,18 @@ def test_requests_with_drifted_definitions_are_counted_by_tool(exchange) -> None
     assert metrics['callgate_drifted_definitions_total{tool="get_user"}'] == 2
 
 
+def exploded() -> RegorusEngine:
+    """An engine that had to end a decision."""
+    engine = RegorusEngine(PolicySet.of({}))
+    engine.counts.outcomes["callgate.call", "ended"] += 1
+    return engine
+
+
 def test_every_metric_is_documented_with_its_labels(decision, exchange) -> None:
     admission = {"drifted": ("delete_user",)}
     metrics = Metrics().fold(decision(), exchange(restored=1, admission=admission), TICKET, RESULT, POLICY)
     count_candidate(Candidate(lambda record: None), metrics.registry)
+    count_evaluations(exploded(), metrics.registry)
     exposed = {}
     for family in metrics.registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")
@@ -203,6 +214,7 @@ def test_every_metric_is_documented_with_its_labels(decision, exchange) -> None:
 def test_the_documented_queries_name_real_metrics(decision, exchange) -> None:
     metrics = Metrics().fold(decision(), exchange(restored=1))
     count_candidate(Candidate(lambda record: None), metrics.registry)
+    count_evaluations(exploded(), metrics.registry)
     samples = {sample.name for family in metrics.registry.collect() for sample in family.samples}
     _, _, questions = DOCS.read_text().partition("Some questions")
     asked = set(re.findall(r"callgate_\w+", questions))
