@@ -145,17 +145,7 @@ class Evaluator:
 
     async def _begin(self) -> Ready:
         """Start a process; raises ``PolicyFault`` for what it finds, ``Unavailable`` where it fails."""
-        try:
-            process = self._process = await asyncio.create_subprocess_exec(
-                # -P: a folder named proxy, wherever this was started, is not this program.
-                *(sys.executable, "-P", "-m", "proxy.engines.evaluation", *self._arguments),
-                stdin=PIPE,
-                stdout=PIPE,
-                limit=MAX_ANSWER_BYTES,
-                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _ALLOCATOR,
-            )
-        except OSError as exc:
-            raise Unavailable(f"no process can be started ({exc.strerror or exc})") from None
+        process = self._process = await self._spawned()
         try:
             kind, body = await self._asked(process, self._order, self._start_timeout_s)
         except BaseException:
@@ -168,6 +158,28 @@ class Evaluator:
         said = loads(body.decode())
         reads = {name: frozenset(read) if read is not None else None for name, read in said["reads"].items()}
         return Ready(frozenset(said["packages"]), reads)
+
+    async def _spawned(self) -> Process:
+        creating = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                # -P: a folder named proxy, wherever this was started, is not this program.
+                *(sys.executable, "-P", "-m", "proxy.engines.evaluation", *self._arguments),
+                stdin=PIPE,
+                stdout=PIPE,
+                limit=MAX_ANSWER_BYTES,
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _ALLOCATOR,
+            )
+        )
+        try:
+            return await asyncio.shield(creating)
+        except OSError as exc:
+            raise Unavailable(f"no process can be started ({exc.strerror or exc})") from None
+        except asyncio.CancelledError:
+            # Half made, a process would be nobody's to end: it is made, and ended.
+            with suppress(OSError):
+                self._process = await creating
+                await self._end()
+            raise
 
     async def _asked(self, process: Process, frame: bytes, timeout_s: float) -> tuple[bytes, bytes]:
         """Send a frame and read the answer; raises ``Overrun``."""

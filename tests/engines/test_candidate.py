@@ -60,6 +60,10 @@ class Trial:
         self.candidate = Candidate(self.records.append, **{"timeout_s": 0.3, **options})
         self.engine = Shadowed(self.live, self.candidate)
 
+    async def close(self) -> None:
+        await self.candidate.close()
+        await self.live.close()
+
     async def ask(self, package: str, input: Mapping[str, Any]) -> Any:
         return await self.engine.decide(package, input)
 
@@ -82,7 +86,7 @@ async def trying(modules: dict[str, str] | None = None, **options: Any) -> Async
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        await trial.candidate.close()
+        await trial.close()
 
 
 # package, the tool that is called, what becomes of it
@@ -131,6 +135,7 @@ async def test_what_nobody_waits_for_any_more_is_not_asked() -> None:
     await asyncio.gather(deciding, return_exceptions=True)
     trial.candidate.refuse()  # what waits would be counted as failed
     assert trial.outcomes() == {}
+    await trial.close()
 
 
 async def test_a_difference_says_who_what_and_by_which_policies() -> None:
@@ -254,6 +259,7 @@ async def test_where_none_can_be_asked_questions_fail_at_once() -> None:
     trial.candidate.refuse()
     await trial.ask(CALL, document("read"))
     assert trial.outcomes() == {"failed": 2}
+    await trial.close()
 
 
 async def test_a_fault_is_told_until_it_is_over() -> None:
@@ -283,7 +289,7 @@ async def test_a_log_that_breaks_ends_nothing() -> None:
     assert trial.outcomes() == {"same": 1, "failed": 1}
     trial.candidate.stop()
     await running
-    await trial.candidate.close()
+    await trial.close()
 
 
 async def test_the_live_engine_is_seen_through_the_shadow() -> None:

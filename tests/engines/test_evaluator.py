@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,19 @@ def test_a_lower_limit_stays(monkeypatch: pytest.MonkeyPatch, hard: int, set_to:
     assert limits == [(set_to, set_to)]
 
 
+@pytest.mark.parametrize("steps", [*range(12), 20, 50])
+async def test_a_start_that_is_given_up_leaves_no_process(steps: int) -> None:
+    evaluator = Evaluator()
+    starting = asyncio.ensure_future(evaluator.start(PolicySet.of({"call.rego": OBEDIENT})))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await evaluator.close()
+    assert evaluator.pid is None
+    assert not children()
+
+
 async def test_closing_kills_what_hangs_and_tells_who_waits(evaluator: Evaluator) -> None:
     pid = evaluator.pid
     assert pid is not None
@@ -273,6 +287,16 @@ async def test_the_process_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> No
         assert b"sk-secret" not in Path(f"/proc/{evaluator.pid}/environ").read_bytes()
     finally:
         await evaluator.close()
+
+
+def children() -> list[int]:
+    """The evaluators that this process has started and that are still there."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found.append(int(stat.parent.name))
+    return found
 
 
 def ticks(pid: int) -> int:
