@@ -50,5 +50,6 @@ def kind_of(entry: Mapping[str, Any]) -> str:
     some servers take ``{"googleSearch": {}}``.
     """
     if "type" in entry:
-        return _DATE.sub("", str(entry["type"]))
+        kind = str(entry["type"])
+        return _DATE.sub("", kind) if kind[-1:].isdigit() else kind
     return "function" if not entry or {"name", "function"} & entry.keys() else str(next(iter(entry)))
