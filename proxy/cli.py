@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 from proxy import __version__
@@ -108,7 +109,7 @@ def check(config: ConfigFile = None) -> None:
         table.add_row("bundle", f"{label}: {revision[:100] or 'without a revision of its own'}")
     if isinstance(built.engine, RegorusEngine | WaitingEngine):
         for package, why in sorted(built.engine.asked_aside.items()):
-            table.add_row("evaluated aside", f"{package}: {why}")
+            table.add_row("evaluated aside", escape(f"{package}: {why}"))
     if settings.policies.candidate is not None:
         table.add_row("candidate", _candidate_line(settings.policies.candidate))
     table.add_row("tools", _tools_line(built))
