@@ -15,10 +15,10 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -36,6 +36,8 @@ from proxy.model import loads
 from proxy.ports import Unavailable
 
 log = logging.getLogger("callgate.policies")
+
+T = TypeVar("T")
 
 MAX_MEMORY_BYTES = 1 << 30
 _START_TIMEOUT_S = 30.0
@@ -171,13 +173,13 @@ class Evaluator:
             )
         )
         try:
-            return await asyncio.shield(creating)
+            return await _to_the_end(creating)
         except OSError as exc:
             raise Unavailable(f"no process can be started ({exc.strerror or exc})") from None
         except asyncio.CancelledError:
-            # Half made, a process would be nobody's to end: it is made, and ended.
-            with suppress(OSError):
-                self._process = await creating
+            # Half made, a process would be nobody's to end.
+            with suppress(OSError, asyncio.InvalidStateError):
+                self._process = creating.result()
                 await self._end()
             raise
 
@@ -205,8 +207,8 @@ class Evaluator:
             return
         if process.returncode is None:
             process.kill()
-        # Reads what is left and closes the pipes.
-        await process.communicate()
+        # Reads what is left and closes the pipes. Whoever is cancelled meanwhile, this is done.
+        await _to_the_end(process.communicate())
 
     # -- one question after the other ------------------------------------------------------------
 
@@ -257,6 +259,16 @@ class Evaluator:
                 raise Unavailable(f"the policy evaluator cannot be started again: {exc}") from None
         assert self._process is not None
         return self._process
+
+
+async def _to_the_end(work: Awaitable[T]) -> T:
+    """Do something whole, even for who is cancelled meanwhile."""
+    working = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise
 
 
 def _read(kind: bytes, body: bytes) -> Any:

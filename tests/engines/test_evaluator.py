@@ -216,6 +216,15 @@ async def test_a_start_that_is_given_up_leaves_no_process(steps: int) -> None:
     assert not children()
 
 
+async def test_an_end_while_a_process_is_ended_leaves_none(evaluator: Evaluator) -> None:
+    hanging = asyncio.ensure_future(decided(evaluator, "hang", 0.1))
+    while evaluator.pid is not None:  # until it has begun to be ended
+        await asyncio.sleep(0)
+    await evaluator.close()
+    assert not children()
+    assert isinstance((await asyncio.gather(hanging, return_exceptions=True))[0], Unavailable)
+
+
 async def test_closing_kills_what_hangs_and_tells_who_waits(evaluator: Evaluator) -> None:
     pid = evaluator.pid
     assert pid is not None
