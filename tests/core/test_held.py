@@ -1,4 +1,4 @@
-"""Turns that wait for a person: the client is asked, and what is recorded of each call is what became of it."""
+"""Turns that wait for a person: the client is asked, and the records say what became of each call."""
 
 from __future__ import annotations
 
