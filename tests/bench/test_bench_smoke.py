@@ -83,3 +83,13 @@ def _three_children(run: subprocess.Popen[bytes]) -> list[str]:
         assert run.poll() is None, "the benchmark ended by itself"
         os.sched_yield()
     return children
+
+
+@pytest.mark.timeout(120)
+def test_policies_change_under_load() -> None:
+    run = subprocess.run([*COMMAND, "--reload"], cwd=ROOT, capture_output=True, text=True, timeout=115)
+    assert run.returncode == 0, run.stderr
+    figures = json.loads(run.stdout.splitlines()[-1])
+    assert figures["reload_flips"] > 1
+    assert figures["reload_requests"] >= figures["reload_resting_requests"] > 100
+    assert figures["reload_flipping_slowest_ms"] >= figures["reload_flipping_p50_ms"] > 0
