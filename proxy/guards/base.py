@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import orjson
 
-from proxy.model import OfferedTool, PastCall, Principal, Request, ToolCall, ToolResult, Turn, Usage
+from proxy.model import OfferedTool, PastCall, Principal, Request, ToolCall, ToolResult, Turn, Usage, lazy
 from proxy.tools import ToolSpec
 from proxy.verdicts import Verdict
 
@@ -80,7 +79,7 @@ class Situation:
         self.approval, self.approved = approval, calls
         self.__dict__.pop("policy_input", None)
 
-    @cached_property
+    @lazy
     def policy_input(self) -> dict[str, Any]:
         """The part of the policies' input that is the same for every call of the turn."""
         history = self.request.history
