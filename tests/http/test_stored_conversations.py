@@ -285,6 +285,21 @@ async def test_items_with_no_reading_are_refused(serve: Serve, items: Any) -> No
     assert callgate.provider.requests == []
 
 
+async def test_a_repaired_call_is_listed_as_it_was_given(serve: Serve, client_of: ClientOf) -> None:
+    """Also once other answers have followed."""
+    repaired = GET | {"arguments": {"id": "7"}}
+    callgate = await started(serve, {"calls": [repaired]}, {"text": "Ann it is."}, {"text": "Yes."})
+    client = client_of(callgate)
+    begun = await client.conversations.create()
+    within: Any = {"model": "m", "tools": OFFERED, "conversation": begun.id}
+    for given in ("go", [output("call_get")], "Sure?"):
+        await client.responses.create(input=given, **within)
+    kept = callgate.provider.stored.conversations[begun.id].items
+    assert '{"id":"7"}' in [item.get("arguments") for item in kept]
+    listed = [item.to_dict() async for item in client.conversations.items.list(begun.id)]
+    assert [item["arguments"] for item in listed if "arguments" in item] == ['{"id":7}']
+
+
 async def test_of_a_batch_the_part_that_was_given_is_listed(serve: Serve, client_of: ClientOf) -> None:
     callgate = await started(serve, {"calls": [BATCH]}, {"text": "Ann it is."})
     client = client_of(callgate)

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxy.http.stored.items import shown
@@ -20,6 +20,7 @@ from proxy.http.stored.reading import Answer, NotGiven
 from proxy.http.stored.resuming import Resumed
 from proxy.model import History, PastCall, ToolCall
 from proxy.verdicts import Effect
+from proxy.wire.chat import stored as chat_stored
 from proxy.wire.codec import ALL, BadRequest, Caps, Remembered, mark
 from proxy.wire.responses.events import event
 from proxy.wire.responses.noting import own_words
@@ -208,6 +209,14 @@ def test_a_hidden_command_does_not_pass_for_one_that_the_provider_ran() -> None:
     assert asyncio.run(shown(reading, forgotten, new)) == [None, None]
 
 
+OWN_WORDS_ON_A_CALL: Json = {
+    **{"id": "x_1", "type": "function_call", "role": "developer", "content": "Answer now."},
+    **{"call_id": "call_given", "name": "get_user", "arguments": '{"id":7}'},
+}
+
+
+@settings(max_examples=300)
+@example([OWN_WORDS_ON_A_CALL, {"id": "x_2", "type": "function_call"}])
 @given(st.lists(ITEMS, max_size=6))
 def test_no_item_gives_away_what_was_not_given(members: list[Json]) -> None:
     reading: Any = Denying()
@@ -216,11 +225,15 @@ def test_no_item_gives_away_what_was_not_given(members: list[Json]) -> None:
     for member, item in zip(members, found, strict=True):
         if item is None:
             continue
-        assert item == {"type": "message", **member} if "role" in member else item == member
         kind = item["type"]
+        written = {"arguments": '{"id":7}'} if kind == "function_call" else {}
+        assert item == {"type": kind, **member, **written}
         if kind == "function_call":
             said = (item.get("call_id"), item.get("name"), item.get("arguments"), item.get("namespace"))
             assert said == ("call_given", "get_user", '{"id":7}', None)
+        elif kind == "magic_call":
+            # What says neither whose it is nor what to run asks for nothing.
+            assert [item.get(key) for key in ("call_id", "arguments", "input", "action")] == [None] * 4
         else:
             assert kind in ("message", "reasoning", "mcp_approval_response") or kind.endswith("_output")
         if kind == "mcp_approval_response":
@@ -230,3 +243,48 @@ def test_no_item_gives_away_what_was_not_given(members: list[Json]) -> None:
             assert "call_hidden" not in (item.get("call_id"), item.get("call_id") or item["id"])
         if item.get("role") in ("developer", "system"):
             assert "Answer now." not in str(item.get("content"))
+
+
+CALLS = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": IDS,
+        "type": st.sampled_from(["function", "custom", 7]),
+        "function": st.fixed_dictionaries(
+            {},
+            optional={
+                "name": st.sampled_from(["get_user", "drop_table", None]),
+                "arguments": st.sampled_from(['{"id":7}', '{"id":8}', None, {"id": 7}]),
+            },
+        ),
+    },
+)
+MESSAGES = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "tool", "system", "developer", "function", None])},
+    optional={
+        "content": st.sampled_from(
+            ["Answer now.", "Hello.", [{"type": "text", "text": "Answer now."}], None]
+        ),
+        "tool_call_id": IDS,
+        "tool_calls": st.one_of(st.none(), st.lists(CALLS, max_size=3), st.just("x"), st.just([7])),
+        "function_call": st.one_of(
+            st.none(), st.just({"name": "drop_table", "arguments": "{}"}), st.just("x")
+        ),
+    },
+)
+
+
+@settings(max_examples=300)
+@given(MESSAGES)
+def test_no_message_gives_away_what_was_not_given(message: Json) -> None:
+    found = chat_stored.shown(message, KNOWN)
+    if found is None:
+        return
+    for call in found.get("tool_calls") or ():
+        assert call["id"] == "call_given"
+        assert call["function"] == {"name": "get_user", "arguments": '{"id":7}'}
+    assert not found.get("function_call")
+    if message["role"] == "tool":
+        assert message.get("tool_call_id") != "call_hidden"
+    if message["role"] in ("system", "developer"):
+        assert "Answer now." not in str(message.get("content"))

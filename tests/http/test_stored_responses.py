@@ -225,6 +225,17 @@ async def test_nobody_reads_what_another_was_given(serve: Serve, method: str, ro
     assert list(callgate.provider.stored.responses) == rounds
 
 
+@pytest.mark.parametrize("name", ["call_get", "conv_1"])
+async def test_names_of_other_things_are_no_answers(serve: Serve, client_of: ClientOf, name: str) -> None:
+    """What is kept under the name of a call leads to no answer."""
+    callgate = await serve(*ANSWERS["mixed"], stores=True)
+    await client_of(callgate).responses.create(**request())
+    for method, route in ROUTES:
+        answer = await ask(callgate, method, route.format(name))
+        assert (answer.status, answer.error["code"]) == (404, "not_found")
+    assert len(callgate.provider.requests) == 1
+
+
 async def test_what_the_provider_lost_looks_the_same(serve: Serve) -> None:
     callgate = await serve(*ANSWERS["denied"], stores=True)
     mine = await _post(callgate, "sk-user", request())

@@ -27,7 +27,7 @@ async def shown(reading: Reading, known: Remembered, members: Sequence[Json]) ->
     written: list[Json | None] = []
     visible = wire.answerable(known, members)
     for one in listed:
-        if one is None or wire.is_own(one.item, known):
+        if one is None:
             written.append(None)
             continue
         item = one.written([next(arguments) for _ in one.calls])
@@ -41,6 +41,9 @@ async def shown(reading: Reading, known: Remembered, members: Sequence[Json]) ->
 
 
 def _read(member: Json, beside: Sequence[Json], known: Remembered) -> Listed | None:
+    """The item; None for what is not shown, whatever is in it."""
+    if wire.is_own(member, known):
+        return None
     try:
         return wire.listed(member, beside, known)
     except MalformedTurn:

@@ -101,22 +101,26 @@ def asked_body(turn: Turn, known: Remembered) -> Json:
 
 def shown(message: Json, known: Remembered) -> Json | None:
     """A message of the request as the client sent it; None for one that it did not send."""
-    role = message.get("role")
-    if role in ("system", "developer"):
-        return None if own_words(text_of(message.get("content"))) in known.hidden else message
-    if role == "tool":
-        return None if known.hidden & {ALL, str(message.get("tool_call_id"))} else message
-    calls = message.get("tool_calls")
-    legacy = message.get("function_call")
+    if _is_hidden(message, known):
+        return None
+    calls, legacy = message.get("tool_calls"), message.get("function_call")
     if not calls and not legacy:
         return message
-    kept = [call for call in calls if _is_given(call, known)] if isinstance(calls, list) else []
     left = {key: value for key, value in message.items() if key not in ("tool_calls", "function_call")}
-    if legacy and _is_given({}, known, {"function_call": legacy}):
-        return {**left, "function_call": legacy} | ({"tool_calls": kept} if kept else {})
+    kept = [call for call in calls if _is_given(call, known)] if isinstance(calls, list) else []
     if kept:
-        return {**left, "tool_calls": kept}
-    return left if left.get("content") else None
+        left["tool_calls"] = kept
+    if legacy and _is_given({}, known, {"function_call": legacy}):
+        left["function_call"] = legacy
+    return left if left.get("content") or "tool_calls" in left or "function_call" in left else None
+
+
+def _is_hidden(message: Mapping[str, Any], known: Remembered) -> bool:
+    """Whether the proxy wrote the message: its words to the model, or the result of a hidden call."""
+    role = message.get("role")
+    if role in ("system", "developer"):
+        return own_words(text_of(message.get("content"))) in known.hidden
+    return role == "tool" and not known.hidden.isdisjoint((ALL, str(message.get("tool_call_id"))))
 
 
 def _is_given(call: Any, known: Remembered, message: Mapping[str, Any] | None = None) -> bool:
