@@ -117,36 +117,36 @@ class Telling:
         The provider's events are read from the first on: its numbers are not the client's where rounds lie
         behind the answer, and a call is judged as a whole.
         """
-        reading = self.reading
-        encoder = reading.codec.encoder(True)
-        resumed = Resumed(reading, after)
-        reading.told_error = None
+        encoder = self.reading.codec.encoder(True)
+        resumed = Resumed(self.reading, after)
         rounds = self.rounds()
         for at, (id, stored) in enumerate(rounds):
-            is_last = at == len(rounds) - 1
-            if id != stored:
-                answer = await self._fetch(stored, query.without("stream", "starting_after"))
-                if not answer.is_good:
-                    return await self._broken_off(answer, stored, resumed)
-                turn = self._read(answer.body, False)
-                played = reading.codec.replay(reading.codec.hold(turn), True)
-                decoder = reading.codec.decoder(True, reading.core.caps)
-                await resumed.begin((("content-type", "text/event-stream"),), encoder)
-                if await self._take(decoder, played, encoder, resumed):
-                    return None
-                last = await self._close(decoder, encoder, resumed)
-            else:
-                found = await self._streamed(stored, query, encoder, resumed)
-                if isinstance(found, Answer):
-                    return await self._broken_off(found, stored, resumed)
-                last = found
-            if last is None:
+            take = self._streamed if id == stored else self._played
+            turn = await take(stored, query, encoder, resumed)
+            if isinstance(turn, Answer):
+                return self._broken_off(turn, stored, resumed)
+            if turn is None:
                 return None
-            if is_last:
-                await resumed.send(await self._end(last, encoder))
+            if at == len(rounds) - 1:
+                await resumed.send(await self._end(turn, encoder))
             elif rounds[at + 1][1] != stored:
-                await resumed.send(encoder.settle(last))
+                await resumed.send(encoder.settle(turn))
         return None
+
+    async def _played(
+        self, stored: str, query: Query, encoder: Encoder, resumed: Resumed
+    ) -> Turn | Answer | None:
+        """A turn that was held, and is played back as a round of its own."""
+        codec = self.reading.codec
+        answer = await self._fetch(stored, query.without("stream", "starting_after"))
+        if not answer.is_good:
+            return answer
+        decoder = codec.decoder(True, self.reading.core.caps)
+        await resumed.begin((("content-type", "text/event-stream"),), encoder)
+        held = codec.hold(self._read(answer.body, False))
+        if await self._pass(decoder.feed(codec.replay(held, True)), encoder, resumed):
+            return None
+        return await self._close(decoder, encoder, resumed)
 
     async def _streamed(
         self, stored: str, query: Query, encoder: Encoder, resumed: Resumed
@@ -169,7 +169,7 @@ class Telling:
             decoder = reading.codec.decoder(True, reading.core.caps)
             await resumed.begin(reply.headers, encoder)
             async for chunk in reply.chunks():
-                if await self._take(decoder, chunk, encoder, resumed):
+                if await self._pass(decoder.feed(chunk), encoder, resumed):
                     return None
                 if decoder.holding:
                     reading.asked.downstream.holding = True
@@ -178,10 +178,6 @@ class Telling:
             turn = await self._close(decoder, encoder, resumed)
             await reply.drain()
             return turn
-
-    async def _take(self, decoder: Decoder, chunk: bytes, encoder: Encoder, resumed: Resumed) -> bool:
-        """Pass on what carries no call; whether the provider ended it in an error of its own."""
-        return await self._pass(decoder.feed(chunk), encoder, resumed)
 
     async def _close(self, decoder: Decoder, encoder: Encoder, resumed: Resumed) -> Turn | None:
         events, turn = decoder.close()
@@ -197,7 +193,7 @@ class Telling:
             await resumed.send(encoder.passage(event))
         return False
 
-    async def _broken_off(self, answer: Answer, stored: str, resumed: Resumed) -> Answer | None:
+    def _broken_off(self, answer: Answer, stored: str, resumed: Resumed) -> Answer:
         """A round that cannot be read as a stream."""
         if not resumed.begun:
             self.reading.journal.outcome = "upstream_error"

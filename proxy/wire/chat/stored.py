@@ -119,7 +119,7 @@ def _is_hidden(message: Mapping[str, Any], known: Remembered) -> bool:
     """Whether the proxy wrote the message: its words to the model, or the result of a hidden call."""
     role = message.get("role")
     if role in ("system", "developer"):
-        return own_words(text_of(message.get("content"))) in known.hidden
+        return not known.hidden.isdisjoint((ALL, own_words(text_of(message.get("content")))))
     return role == "tool" and not known.hidden.isdisjoint((ALL, str(message.get("tool_call_id"))))
 
 
