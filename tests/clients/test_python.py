@@ -22,7 +22,8 @@ async def test_it_runs_what_was_judged_and_ends_in_a_text(
     callgate = await serve(case.script)
     executed: list[str] = []
     text = await CLIENTS[client](callgate.url, case.name, tools(executed), stream)
-    assert (executed, text) == (case.executed, case.text)
+    # Some run the calls of a turn in threads, at the same time.
+    assert (sorted(executed), text) == (case.executed, case.text)
     records = await callgate.records("decision")
     assert sum(record["effect"] == "forward" for record in records) == len(executed)
 
