@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ from proxy.engines.regorus import RegorusEngine
 ROOT = Path(__file__).parents[2]
 
 ENGINES: dict[str, Callable[[PolicySet], Any]] = {"regorus": RegorusEngine}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected_here() -> Iterator[None]:
+    """An engine must end on the thread that made it; asyncio waits for processes on threads of its own."""
+    gc.disable()
+    yield
+    gc.collect()
+    gc.enable()
 
 
 @pytest.fixture(params=ENGINES)
