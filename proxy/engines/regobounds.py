@@ -56,18 +56,27 @@ class Bound:
         members = next((box.whole for box in self.boxes if box.whole == box.call), 0)
         return members, max_call_bytes(members) if members else 0.0
 
+    @cached_property
+    def _table(self) -> list[tuple[int, float, int, float]]:
+        return [(box.whole, max_bytes(box.whole), box.call, max_call_bytes(box.call)) for box in self.boxes]
+
     def holds(self, input_json: str, input: Mapping[str, Any]) -> bool:
         """Whether the decision on this input is known to end soon. Takes about half a microsecond."""
         members, length = input_json.count(",") + 1, len(input_json)
         most, longest = self._small
         if members <= most and length <= longest:
             return _few(input)
-        boxes = [box for box in self.boxes if members <= box.whole and length <= max_bytes(box.whole)]
-        if not boxes or not _few(input) or not _short(input):
-            return False
-        call = dumps(input.get("call"))
-        within = call.count(b",") + 1
-        return any(within <= box.call and len(call) <= max_call_bytes(box.call) for box in boxes)
+        call: bytes | None = None
+        for whole, most_bytes, within, most_call_bytes in self._table:
+            if members > whole or length > most_bytes:
+                continue
+            if call is None:
+                if not (_few(input) and _short(input)):
+                    return False
+                call = dumps(input.get("call"))
+            if len(call) <= most_call_bytes and call.count(b",") < within:
+                return True
+        return False
 
 
 def _few(input: Mapping[str, Any]) -> bool:
