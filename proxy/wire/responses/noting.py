@@ -36,9 +36,11 @@ def noted(asked: Request, hidden: Rounds, turn: Turn, told: Collection[str], end
     out."""
     unseen = [call for one, _ in hidden for call in one.calls]
     unseen += [call for call in turn.calls if call.id in told]
-    # What was held, and is released now, is hidden no more.
-    given = map(hidden_name, (call for call in turn.calls if call.id not in told))
-    names = asked.hidden.difference(given).union(map(hidden_name, unseen))
+    names = asked.hidden
+    if names:
+        # What was held, and is released now, is hidden no more.
+        names = names.difference(map(hidden_name, (call for call in turn.calls if call.id not in told)))
+    names = names.union(map(hidden_name, unseen))
     changed = {**asked.changed, **_changed(turn.calls, ending.arguments)}
     if len(names) > _MAX_NAMES or sum(map(len, changed.values())) > _MAX_CHANGED_CHARS or ALL in names:
         names, changed = frozenset({ALL}), {}
