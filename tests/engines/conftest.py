@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from proxy.engines.regorus import RegorusEngine
 
 ROOT = Path(__file__).parents[2]
 
-ENGINES: dict[str, Callable[[PolicySet], Any]] = {"regorus": RegorusEngine}
+# Time for a loaded machine: what is large is decided in a process that has to be started first.
+ENGINES: dict[str, Callable[[PolicySet], Any]] = {"regorus": partial(RegorusEngine, timeout_s=30.0)}
 
 
 @pytest.fixture(scope="module", autouse=True)
