@@ -91,7 +91,7 @@ class PolicyGuard(GuardSettings):
     """How the policies are asked."""
 
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
-    """Seconds for one decision."""
+    """Seconds for one decision. What takes longer is ended, and the call denied."""
 
 
 class CallLimits(Section):
