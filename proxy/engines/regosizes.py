@@ -290,6 +290,12 @@ def _pieces(args: Sequence[Size]) -> Costs:
     )
 
 
+def _found(args: Sequence[Size]) -> Costs:
+    """Pieces of the second argument, by the pattern that is the first."""
+    steps, made = _pieces(args[1:])
+    return steps + 5 * _CALL + args[0].read() / 10, made
+
+
 def _matched(args: Sequence[Size]) -> Costs:
     # A pattern that is not written out is compiled anew, which the engine bounds: 100 KB of it.
     return 5 * _CALL + sum(size.read() for size in args) / 10, SCALAR
@@ -357,13 +363,18 @@ _BUILTINS = _table(
             "base64url.decode hex.encode hex.decode urlquery.encode urlquery.decode glob.quote_meta",
         ),
         (_written, "json.marshal"),
-        (_pieces, "split regex.split regex.find_n"),
+        (_pieces, "split"),
+        (_found, "regex.split regex.find_n"),
         (_matched, "regex.match glob.match"),
         (_parsed, "json.unmarshal"),
         (_replaced, "replace"),
         (_concatenated, "concat"),
     ]
 )
+
+# What a long pattern compiles to is bounded, but not by its length; of some the engine breaks.
+_PATTERNED = frozenset({"regex.match", "regex.find_n", "regex.split", "glob.match"})
+_MAX_PATTERN_BYTES = 4096
 
 # A width or a precision of three digits is as far as a format may go unseen.
 _WIDE = re.compile(r"%[^a-zA-Z%]*(?:\d{4}|\*)")
@@ -377,6 +388,8 @@ def builtin(name: str, args: Sequence[Size], constants: Sequence[str | float | N
         return _ranged(constants)
     if name == "substring" and len(args) == 3 and isinstance(end := constants[2], float) and end >= 0:
         return _CALL + end / 10, Size(bytes=min(args[0].length, 6 * end + 2))
+    if name in _PATTERNED and (not args or args[0].length > _MAX_PATTERN_BYTES):
+        return None
     cost = _BUILTINS.get(name)
     try:
         return cost(args) if cost is not None else None
