@@ -16,6 +16,7 @@ from proxy.engines.policyset import Module, PolicyFault, PolicySet
 from proxy.engines.regobounds import Bound, bounds
 from proxy.engines.regocheck import Rule, check, too_deep
 from proxy.engines.regoreads import reads
+from proxy.engines.regoundefined import undefined
 from proxy.model import dumps
 from proxy.ports import Unavailable
 
@@ -126,7 +127,9 @@ def _examined(policy_set: PolicySet) -> _Examined | tuple[str, ...]:
         return tuple(faults)
     try:
         trees = orjson.loads(engine.get_ast_as_json())
-        checked = check(trees, orjson.loads(policy_set.data_json), _builtins(), policy_set.modules)
+        data = orjson.loads(policy_set.data_json)
+        checked = check(trees, data, _builtins(), policy_set.modules)
+        checked.faults.extend(undefined(trees, data, MINIMAL_INPUT))
     except (ValueError, RecursionError):
         return ("the policies: an expression nests too deeply to be checked: name its parts",)
     if checked.faults:
@@ -189,6 +192,8 @@ def _proof_fault(engine: Any, package: str, input_json: str) -> str | None:
 
 # What one step of putting an engine together may bring: about as many microseconds as a request may wait.
 _PIECE_BYTES = 1 << 17
+# Between two of them. A request takes several turns of the loop, and must not meet a step in each.
+_PAUSE_S = 0.01
 
 
 async def assembled(policy_set: PolicySet) -> Any:
@@ -198,13 +203,13 @@ async def assembled(policy_set: PolicySet) -> Any:
     for module in policy_set.modules:
         if fault := _added(engine, module):
             return [fault]
-        await asyncio.sleep(0)
+        await asyncio.sleep(_PAUSE_S)
     for piece in pieces:
         try:
             engine.add_data_json(piece)
         except RuntimeError as exc:
             return [f"the policy data: {worded(exc)}"]
-        await asyncio.sleep(0)
+        await asyncio.sleep(_PAUSE_S)
     # With no decision to ask for, this is the last part of compiling.
     return _proof_faults(engine, frozenset()) or engine
 
