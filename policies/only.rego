@@ -16,7 +16,8 @@ beyond(kind) := {reason} if {
 	not known_bounds[kind]
 	reason := sprintf("only.%s in the policies' data has no meaning", [kind])
 } else := {reason} if {
-	slips := {part | some part, _ in data.callgate.only[kind]; not part in known_bounds[kind]}
+	known := known_bounds[kind]
+	slips := {part | some part, _ in data.callgate.only[kind]; not part in known}
 	count(slips) > 0
 	reason := sprintf("only.%s.%s in the policies' data has no meaning", [kind, concat(", ", slips)])
 } else := {reason} if {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,18 +21,28 @@ def reads(asts: Sequence[Mapping[str, Any]], package: str) -> frozenset[str] | N
     package that a reference may lead into.
     """
     modules = [_module(ast) for ast in asts]
-    reached: set[int] = set()
+    found = [modules[index] for index in _reached(modules, package)]
+    if any(module.unsteady for module in found):
+        return None
+    return frozenset().union(*(module.input for module in found))
+
+
+def reached(asts: Sequence[Mapping[str, Any]], packages: Iterable[str]) -> list[set[int]]:
+    """For each package, the modules (by their places among ``asts``) that it may depend on."""
+    modules = [_module(ast) for ast in asts]
+    return [_reached(modules, package) for package in packages]
+
+
+def _reached(modules: Sequence[_Module], package: str) -> set[int]:
+    found: set[int] = set()
     waiting: list[Path] = [tuple(package.split("."))]
     while waiting:
         path = waiting.pop()
         for index, module in enumerate(modules):
-            if index not in reached and _meet(module.package, path):
-                reached.add(index)
+            if index not in found and _meet(module.package, path):
+                found.add(index)
                 waiting.extend(module.data)
-    found = [modules[index] for index in reached]
-    if any(module.unsteady for module in found):
-        return None
-    return frozenset().union(*(module.input for module in found))
+    return found
 
 
 def _meet(package: Path, reference: Path) -> bool:

@@ -34,7 +34,7 @@ NO_FUNCTION = "the embedded engine has no function {}: for OPA's other builtins 
         ("d := io.jwt.decode(input.token)", "io.jwt.decode"),
         ('d := http.send({"method": "get", "url": "http://127.0.0.1"})', "http.send"),
         ("d := opa.runtime().env", "opa.runtime"),
-        ("d if { input.never; not net.lookup_ip_addr(input.host) }", "net.lookup_ip_addr"),
+        ('d if { input.never; not net.lookup_ip_addr("host") }', "net.lookup_ip_addr"),
         ('d := [x | x := rego.parse_module("a", "package a")]', "rego.parse_module"),
         ("d(x) if every y in x { no_such_function(y) }", "no_such_function"),
         ("d contains 1 if data.lib.missing(1)", "data.lib.missing"),

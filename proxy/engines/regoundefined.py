@@ -1,0 +1,308 @@
+"""Where the embedded engine takes the undefined for false and OPA does not, found before policies serve.
+
+OPA works out what a negated call is given ahead of it: ``not f(input.to)`` is ``x := input.to; not f(x)``,
+and without ``input.to`` the rule does not hold. The embedded engine negates the whole, and the rule holds.
+``1 in input.xs``, taken as a value, is false to it where OPA has none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from proxy.engines.regonames import Definition, Path, Policies, fixed, parts_of
+from proxy.engines.regoreads import reached
+
+Node = Mapping[str, Any]
+
+# What the engine's builtins cannot do is an error, and nothing is decided; but of these it is no value.
+_PARTIAL = frozenset({"max", "min", "bits.rsh", "walk"})
+_COMPREHENSIONS = frozenset({"ArrayCompr", "SetCompr", "ObjectCompr"})
+_REFERENCES = frozenset({"Var", "RefDot", "RefBrack"})
+
+_SITUATION = frozenset(
+    {"principal", "conversation", "model", "protocol", "batch", "history", "approval", "time"}
+)
+TOLD: Mapping[str, frozenset[str]] = {
+    "callgate.call": _SITUATION | {"call", "tool"},
+    "callgate.request": _SITUATION | {"hosted", "hosted_tools", "tools"},
+    "callgate.tools": _SITUATION | {"hosted", "hosted_tools", "tools"},
+    "callgate.result": _SITUATION | {"tool", "result"},
+}
+"""By package, the members that its input always has (schemas/policy-input.schema.json)."""
+
+
+def undefined(asts: Sequence[Node], data: Mapping[str, Any], least: Mapping[str, Any]) -> Iterator[str]:
+    """The faults of negations, and of ``in``, that may meet the undefined; each names file and line.
+
+    ``least`` is an input that has what every input has, apart from members that only some packages are told.
+    """
+    policies = Policies(asts, data)
+    told, defined = _told(asts), dict[Any, bool]()
+    replaced = any(_replaces(ast) for ast in asts)
+    for definitions in (*policies.rules.values(), *policies.functions.values()):
+        for definition in definitions:
+            members = told[definition.module.file]
+            known = {name: value for name, value in least.items() if name in members}
+            yield from _Checked(policies, definition, known, defined).faults(replaced)
+
+
+def _told(asts: Sequence[Node]) -> Mapping[str, frozenset[str]]:
+    """By file, the members of the input that are there whichever package is asked."""
+    modules = dict(zip(TOLD, reached(asts, TOLD), strict=True))
+    return {
+        ast["source"]["file"]: _SITUATION.union(*TOLD.values()).intersection(
+            *(TOLD[package] for package, found in modules.items() if index in found)
+        )
+        for index, ast in enumerate(asts)
+    }
+
+
+def _replaces(ast: Node) -> bool:
+    """Whether policies, other than tests, put something else in the place of input, data or functions."""
+    package = fixed(ast["ast"]["package"]["refr"])
+    tests = ast["source"]["file"].endswith("_test.rego") or package[-1].endswith("_test")
+    return not tests and any(node.get("with_mods") for node in _dicts(ast["ast"]["rules"]))
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A rule as it is written in one place."""
+
+    policies: Policies
+    rule: Definition
+    known: Mapping[str, Any]
+    """What its input always has."""
+    defined: dict[Any, bool]
+    """Which rules always have a value, as far as that was asked."""
+
+    @cached_property
+    def _mentions(self) -> Counter[str]:
+        """How often each variable stands in it."""
+        return Counter(_mentioned(self._parts))
+
+    @cached_property
+    def _quantified(self) -> frozenset[str]:
+        """What ``every`` and ``some`` name."""
+        return frozenset(self.rule.module.word(span) for span in _quantified(self._parts))
+
+    @property
+    def _parts(self) -> list[Any]:
+        return [self.rule.args, self.rule.ref, self.rule.key, self.rule.bodies]
+
+    def faults(self, replaced: bool) -> Iterator[str]:
+        """All that is wrong with it; nothing but literals and variables is sure where ``replaced``."""
+        parts = [self.rule.key, self.rule.assign, *self.rule.indices, *self.rule.bodies]
+        yield from self._within(parts, replaced)
+
+    def _within(self, node: Any, replaced: bool) -> Iterator[str]:
+        if isinstance(node, list):
+            for item in node:
+                yield from self._within(item, replaced)
+        elif isinstance(node, dict) and "literal" in node:
+            yield from self._statement(node, replaced or bool(node.get("with_mods")))
+        elif isinstance(node, dict):
+            if operands := node.get("Membership"):
+                yield from self._membership(operands, replaced)
+            for inner in node.values():
+                yield from self._within(inner, replaced)
+
+    def _statement(self, statement: Node, replaced: bool) -> Iterator[str]:
+        ((kind, literal),) = statement["literal"].items()
+        if kind == "NotExpr":
+            yield from self._negation(literal, replaced)
+        # That a statement is false or has no value comes to the same.
+        expression = literal.get("expr", literal)
+        yield from self._within(expression.get("Membership", expression), replaced)
+        yield from self._within([literal.get("query"), statement.get("with_mods")], replaced)
+
+    def _negation(self, literal: Node, replaced: bool) -> Iterator[str]:
+        place = self.rule.module.at(literal)
+        for name in sorted(self._unbound(literal["expr"])):
+            yield f"{place}: {name} has no value outside the negation, which OPA refuses: {_QUANTIFY}"
+        sure = _Sure(self, replaced)
+        for part in _ahead(literal["expr"]):
+            if doubtful := sure.doubtful(part):
+                said = self._worded(doubtful)
+                yield f"{place}: the negation needs {said}, {_NEGATION.format(said)}"
+                return
+
+    def _membership(self, operands: Node, replaced: bool) -> Iterator[str]:
+        sure = _Sure(self, replaced)
+        if doubtful := sure.doubtful([operands["key"], operands["value"], operands["collection"]]):
+            place, said = self.rule.module.at(operands), self._worded(doubtful)
+            yield f"{place}: the value of 'in' needs {said}, {_MEMBERSHIP.format(said)}"
+
+    def _unbound(self, expression: Any) -> set[str]:
+        """The variables that nothing but this negation mentions."""
+        module, inside = self.rule.module, Counter(_variables(expression))
+        bound = {"input", "data", *module.imports, *self._quantified}
+        return {
+            name
+            for name, times in inside.items()
+            if name not in bound and not module.has(name) and (name == "_" or self._mentions[name] == times)
+        }
+
+    def _worded(self, node: Node) -> str:
+        ((_, inner),) = node.items()
+        return " ".join(self.rule.module.word(inner["span"]).split())[:60]
+
+
+_QUANTIFY = "bind it in the body first (some ... in ...), or negate a rule that does"
+_NEGATION = (
+    "which may be undefined: the embedded engine then takes it for true, and OPA does not: "
+    "name it in the body first (value := {}), or give it a default with object.get"
+)
+_MEMBERSHIP = (
+    "which may be undefined: the embedded engine then takes it for false, and OPA does not: "
+    "name it in the body first (value := {})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sure:
+    """What always has a value, seen from one rule."""
+
+    seen: _Checked
+    replaced: bool
+    within: frozenset[Path] = frozenset()
+    """The rules that are being looked at already."""
+
+    def doubtful(self, node: Any) -> Node | None:
+        """The first part of an expression that may be undefined; None where all has a value."""
+        if isinstance(node, list):
+            return next((found for item in node if (found := self.doubtful(item))), None)
+        if not isinstance(node, dict):
+            return None
+        for kind, inner in node.items():
+            if kind in _COMPREHENSIONS or kind == "span":
+                continue
+            if kind in _REFERENCES and isinstance(inner, dict):
+                return None if self._reference({kind: inner}) else {kind: inner}
+            if found := self._call(inner) if kind == "Call" else self.doubtful(inner):
+                return found
+        return None
+
+    def _call(self, call: Node) -> Node | None:
+        if found := self.doubtful(call["params"]):
+            return found
+        name = fixed(call["fcn"])
+        path = self.seen.rule.module.resolved(name)
+        if path in self.seen.policies.functions:
+            return None if self._defined(self.seen.policies.functions[path], path) else {"Call": call}
+        return {"Call": call} if ".".join(name) in _PARTIAL else None
+
+    def _reference(self, reference: Node) -> bool:
+        (root, *parts), module = parts_of(reference), self.seen.rule.module
+        if not isinstance(root, str) or root in _variables(self.seen.rule.args or ()):
+            return isinstance(root, str) and not parts
+        if not (root in ("input", "data") or root in module.imports or module.has(root)):
+            return not parts
+        if self.replaced or not all(isinstance(part, str) for part in parts):
+            return False
+        if root in ("input", "data"):
+            path: Path = (root, *parts)
+        else:
+            path = (*module.imports.get(root, ("data", *module.package, root)), *parts)
+        return _holds(self.seen.known, path[1:]) if path[0] == "input" else self._data(path[1:])
+
+    def _data(self, path: Path) -> bool:
+        policies = self.seen.policies
+        if path in policies.rules:
+            return self._defined(policies.rules[path], path)
+        return not policies.below(path) and _holds(policies.data, path)
+
+    def _defined(self, definitions: Sequence[Definition], path: Path) -> bool:
+        """Whether a rule, or a function whatever it is given, always has a value."""
+        if self.replaced or path in self.within:
+            return False
+        asked = (path, *self.seen.known)
+        if asked not in self.seen.defined:
+            self.seen.defined[asked] = any(self._always(definition, path) for definition in definitions)
+        return self.seen.defined[asked]
+
+    def _always(self, rule: Definition, path: Path) -> bool:
+        if rule.gathers:
+            return True
+        if not _takes_anything(rule.args or ()):
+            return False
+        there = replace(self.seen, rule=rule)
+        sure = _Sure(there, self.replaced, self.within | {path})
+        return any(
+            not body["query"]["stmts"] and not sure.doubtful([rule.assign, body["assign"]])
+            for body in rule.bodies
+        )
+
+
+def _takes_anything(args: Sequence[Node]) -> bool:
+    """Whether a function's parameters are variables, each another."""
+    names = [arg["Var"]["value"] for arg in args if "Var" in arg]
+    others = [name for name in names if name != "_"]
+    return len(names) == len(args) and len(set(others)) == len(others)
+
+
+def _ahead(expression: Node) -> Iterator[Any]:
+    """The parts of a negated expression that OPA works out ahead of the negation."""
+    ((kind, inner),) = expression.items()
+    if kind in _REFERENCES:
+        for part in parts_of(expression):
+            if not isinstance(part, str):
+                yield part
+    elif (kind, inner.get("op")) in (("BoolExpr", "Eq"), ("AssignExpr", "Eq")):
+        for side in (inner["lhs"], inner["rhs"]):
+            yield from _ahead(side) if _REFERENCES & side.keys() else [side]
+    elif kind == "Call":
+        yield inner["params"]
+    elif kind not in _COMPREHENSIONS:
+        yield inner
+
+
+def _holds(value: Any, path: Path) -> bool:
+    for part in path:
+        if not isinstance(value, Mapping) or part not in value:
+            return False
+        value = value[part]
+    return True
+
+
+def _dicts(tree: Any) -> Iterator[Node]:
+    """All objects of a syntax tree."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield node
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+
+
+def _mentioned(node: Any) -> Iterator[str]:
+    return (var["value"] for found in _dicts(node) if (var := found.get("Var")))
+
+
+def _quantified(node: Any) -> Iterator[Mapping[str, int]]:
+    """Where ``every`` and ``some`` name variables."""
+    for found in _dicts(node):
+        if every := found.get("Every"):
+            yield from (span for span in (every["key"], every["value"]) if span)
+        if some := found.get("SomeVars"):
+            yield from some["vars"]
+
+
+def _variables(node: Any) -> Iterator[str]:
+    """The variables of an expression, without those of the comprehensions in it and the functions' names."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _variables(item)
+    elif isinstance(node, dict):
+        for kind, inner in node.items():
+            if kind == "Var":
+                yield inner["value"]
+            elif kind == "Call":
+                yield from _variables(inner["params"])
+            elif kind not in _COMPREHENSIONS:
+                yield from _variables(inner)
