@@ -191,7 +191,7 @@ def _proof_fault(engine: Any, package: str, input_json: str) -> str | None:
 
 
 # What one step of putting an engine together may bring: about as many microseconds as a request may wait.
-_PIECE_BYTES = 1 << 17
+_PIECE_BYTES = 1 << 16
 # Between two of them. A request takes several turns of the loop, and must not meet a step in each.
 _PAUSE_S = 0.01
 
