@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxy.engines.archives import ArchiveFault, shown, unpacked
-from proxy.engines.faults import PolicyFault
-from proxy.engines.signatures import SIGNATURES, SignatureFault, Verification, verify
+from proxy.engines.faults import PolicyFault, SignatureFault
 from proxy.model import loads
 
+if TYPE_CHECKING:  # cryptography takes its time to import, and few bundles are signed
+    from proxy.engines.signatures import Verification
+
 SUFFIX = ".tar.gz"
+SIGNATURES = ".signatures.json"
 MANIFEST = ".manifest"
 MAX_BUNDLE_BYTES = 16 << 20
 """How large an archive on disk may be; what it unpacks to has bounds of its own."""
@@ -120,7 +123,7 @@ def overlapping(one: Bundle, other: Bundle) -> str | None:
 
 def _bundle(label: str, files: Mapping[str, bytes], verification: Verification | None) -> Bundle:
     if verification is not None:
-        verify(files, verification)  # first of all: nothing of it is believed before
+        verification.verify(files)  # first of all: nothing of it is believed before
     elif SIGNATURES in files:
         raise SignatureFault(
             "it is signed, and there is no key to verify it with: "

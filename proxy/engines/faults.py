@@ -11,3 +11,7 @@ class PolicyFault(ValueError):
     def __init__(self, faults: Sequence[str]) -> None:
         super().__init__("\n".join(faults))
         self.faults = tuple(faults)
+
+
+class SignatureFault(ValueError):
+    """The bundle is not what was signed, or nobody who was asked for signed it."""

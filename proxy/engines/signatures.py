@@ -21,10 +21,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from proxy.engines.archives import shown
+from proxy.engines.bundles import SIGNATURES
 from proxy.engines.datafiles import parse_yaml
+from proxy.engines.faults import SignatureFault
 from proxy.model import loads
 
-SIGNATURES = ".signatures.json"
 DEFAULT_KEY_ID = "default"
 """What ``opa build`` and ``opa sign`` call a key that was given no name."""
 
@@ -37,10 +38,6 @@ _DIGESTS: Mapping[str, Callable[[bytes], Any]] = {
     "SHA-512": hashlib.sha512,
 }
 _STRUCTURED = frozenset({"data.json", "data.yaml", ".manifest"})
-
-
-class SignatureFault(ValueError):
-    """The bundle is not what was signed, or nobody who was asked for signed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +89,16 @@ class Verification:
     keys: tuple[VerificationKey, ...]
     scope: str = ""
 
-
-def verify(files: Mapping[str, bytes], verification: Verification) -> None:
-    """Raise ``SignatureFault`` unless one of the keys signed exactly these files."""
-    listed = _listed(_payload(_token(files), verification), verification.scope)
-    for name, content in files.items():
-        if name != SIGNATURES:
-            if name not in listed:
-                raise SignatureFault(f"{shown(name)} is not signed: the signature does not list it")
-            _verify_file(name, content, *listed[name])
-    if missing := sorted(listed.keys() - files.keys()):
-        raise SignatureFault(f"{shown(missing[0])} is signed, and missing from the bundle")
+    def verify(self, files: Mapping[str, bytes]) -> None:
+        """Raise ``SignatureFault`` unless one of the keys signed exactly these files."""
+        listed = _listed(_payload(_token(files), self), self.scope)
+        for name, content in files.items():
+            if name != SIGNATURES:
+                if name not in listed:
+                    raise SignatureFault(f"{shown(name)} is not signed: the signature does not list it")
+                _verify_file(name, content, *listed[name])
+        if missing := sorted(listed.keys() - files.keys()):
+            raise SignatureFault(f"{shown(missing[0])} is signed, and missing from the bundle")
 
 
 def _token(files: Mapping[str, bytes]) -> str:

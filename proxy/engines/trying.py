@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from watchfiles import awatch
@@ -24,7 +24,7 @@ class CandidateFollower:
     def __init__(
         self,
         candidate: Candidate,
-        load: Callable[[], PolicySet],
+        load: Callable[[], Awaitable[PolicySet]],
         paths: Sequence[Path],
         settle_ms: int = _SETTLE_MS,
     ) -> None:
@@ -67,7 +67,7 @@ class CandidateFollower:
     async def reload(self) -> None:
         """Ask the files as they stand from now on, if they can serve."""
         try:
-            policy_set = await asyncio.to_thread(self._load)
+            policy_set = await self._load()
             if policy_set.revision != self._candidate.revision:
                 await self._candidate.put(policy_set)
                 self.reloads += 1

@@ -12,6 +12,7 @@ from proxy.config import Settings
 from proxy.config.policies import Candidate as CandidateSettings
 from proxy.engines.candidate import Candidate, Shadowed
 from proxy.engines.evaluator import Evaluator
+from proxy.engines.loading import loaded
 from proxy.engines.policyset import PolicySet
 from proxy.engines.trying import CandidateFollower
 from proxy.ports import PolicyEngine, Sink, Unavailable
@@ -53,7 +54,7 @@ def trial(
         capture=settings.audit.capture,
     )
     count_candidate(candidate, metrics)
-    return Trial(candidate, CandidateFollower(candidate, lambda: PolicySet.load(tried.paths), tried.paths))
+    return Trial(candidate, CandidateFollower(candidate, lambda: loaded(tried.paths), tried.paths))
 
 
 def count_candidate(candidate: Candidate, metrics: CollectorRegistry) -> None:

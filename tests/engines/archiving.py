@@ -23,9 +23,8 @@ def tar(entries: Iterable[tuple[Entry, bytes]], format: int = tarfile.PAX_FORMAT
 
 def packed(files: Mapping[str, str | bytes]) -> bytes:
     """A bundle of these files."""
-    return gzip.compress(
-        tar((name, text.encode() if isinstance(text, str) else text) for name, text in files.items())
-    )
+    content = tar((name, text.encode() if isinstance(text, str) else text) for name, text in files.items())
+    return gzip.compress(content, mtime=0)
 
 
 def entry(name: str, kind: bytes = tarfile.REGTYPE, **fields: object) -> tarfile.TarInfo:

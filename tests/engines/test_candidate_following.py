@@ -13,6 +13,7 @@ import pytest
 from proxy.engines import trying as module
 from proxy.engines.candidate import Candidate
 from proxy.engines.evaluator import Evaluator
+from proxy.engines.loading import loaded
 from proxy.engines.policyset import PolicySet
 from proxy.engines.trying import CandidateFollower
 from proxy.gates.comparing import PACKAGES
@@ -37,7 +38,7 @@ async def following(
     folder: Path, **options: float
 ) -> AsyncIterator[tuple[Candidate, CandidateFollower, asyncio.Event]]:
     candidate = Candidate(lambda record: None, **options)  # type: ignore[arg-type]
-    follower = CandidateFollower(candidate, lambda: PolicySet.load([folder]), [folder], settle_ms=50)
+    follower = CandidateFollower(candidate, lambda: loaded([folder]), [folder], settle_ms=50)
     stop = asyncio.Event()
     await follower.start()
     task = asyncio.ensure_future(follower.run(stop))
@@ -153,7 +154,7 @@ async def test_an_end_while_the_files_are_proven_does_not_wait(
 
 
 async def test_whatever_loading_raises_the_rest_goes_on(tmp_path: Path) -> None:
-    def broken() -> PolicySet:
+    async def broken() -> PolicySet:
         raise RuntimeError("not a fault of the policies")
 
     candidate = Candidate(lambda record: None)
