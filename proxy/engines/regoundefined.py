@@ -107,13 +107,18 @@ class _Checked:
         elif isinstance(node, dict):
             if operands := node.get("Membership"):
                 yield from self._membership(operands, replaced)
-            for inner in node.values():
+            layers = _REFERENCES & node.keys()
+            yield from self._layers(node) if layers else ()
+            for inner in _indices(node) if layers else node.values():
                 yield from self._within(inner, replaced)
 
     def _statement(self, statement: Node, replaced: bool) -> Iterator[str]:
         ((kind, literal),) = statement["literal"].items()
         if kind == "NotExpr":
             yield from self._negation(literal, replaced)
+        if kind == "SomeIn" and _REFERENCES & literal["collection"].keys():
+            # To go through nothing is to find nothing.
+            literal = {**literal, "collection": list(_indices(literal["collection"]))}
         # That a statement is false or has no value comes to the same.
         expression = literal.get("expr", literal)
         yield from self._within(expression.get("Membership", expression), replaced)
@@ -136,6 +141,24 @@ class _Checked:
             place, said = self.rule.module.at(operands), self._worded(doubtful)
             yield f"{place}: the value of 'in' needs {said}, {_MEMBERSHIP.format(said)}"
 
+    def _layers(self, reference: Node) -> Iterator[str]:
+        root, *parts = self.resolved(reference)
+        if root != "data" or not all(isinstance(part, str) for part in parts):
+            return
+        if any(_layered(rule) for rule in self.policies.rules.get(tuple(parts), ())):
+            yield f"{self.rule.module.at(reference)}: {self._worded(reference)} {_LAYERS}"
+
+    def resolved(self, reference: Node) -> tuple[Any, ...]:
+        """A reference's parts from ``input`` or ``data`` on; as they stand where it begins with neither."""
+        (root, *parts), module = parts_of(reference), self.rule.module
+        if not isinstance(root, str) or root in _variables(self.rule.args or ()):
+            return (root, *parts)
+        if root not in ("input", "data") and root in module.imports:
+            return (*module.imports[root], *parts)
+        if root not in ("input", "data") and module.has(root):
+            return ("data", *module.package, root, *parts)
+        return (root, *parts)
+
     def _unbound(self, expression: Any) -> set[str]:
         """The variables that nothing but this negation mentions."""
         module, inside = self.rule.module, Counter(_variables(expression))
@@ -151,6 +174,10 @@ class _Checked:
         return " ".join(self.rule.module.word(inner["span"]).split())[:60]
 
 
+_LAYERS = (
+    "is a mapping of collections, which has no value in the embedded engine while it is empty: "
+    "name one of its keys, or make it by a comprehension"
+)
 _QUANTIFY = "bind it in the body first (some ... in ...), or negate a rule that does"
 _NEGATION = (
     "which may be undefined: the embedded engine then takes it for true, and OPA does not: "
@@ -196,18 +223,12 @@ class _Sure:
         return {"Call": call} if ".".join(name) in _PARTIAL else None
 
     def _reference(self, reference: Node) -> bool:
-        (root, *parts), module = parts_of(reference), self.seen.rule.module
-        if not isinstance(root, str) or root in _variables(self.seen.rule.args or ()):
+        root, *parts = self.seen.resolved(reference)
+        if root not in ("input", "data"):
             return isinstance(root, str) and not parts
-        if not (root in ("input", "data") or root in module.imports or module.has(root)):
-            return not parts
         if self.replaced or not all(isinstance(part, str) for part in parts):
             return False
-        if root in ("input", "data"):
-            path: Path = (root, *parts)
-        else:
-            path = (*module.imports.get(root, ("data", *module.package, root)), *parts)
-        return _holds(self.seen.known, path[1:]) if path[0] == "input" else self._data(path[1:])
+        return _holds(self.seen.known, tuple(parts)) if root == "input" else self._data(tuple(parts))
 
     def _data(self, path: Path) -> bool:
         policies = self.seen.policies
@@ -226,7 +247,7 @@ class _Sure:
 
     def _always(self, rule: Definition, path: Path) -> bool:
         if rule.gathers:
-            return True
+            return not _layered(rule)
         if not _takes_anything(rule.args or ()):
             return False
         there = replace(self.seen, rule=rule)
@@ -235,6 +256,12 @@ class _Sure:
             not body["query"]["stmts"] and not sure.doubtful([rule.assign, body["assign"]])
             for body in rule.bodies
         )
+
+
+def _layered(rule: Definition) -> bool:
+    """Whether it makes a mapping of collections: as long as it is empty, the engine has no value for it."""
+    levels = len(list(parts_of(rule.ref))) + len(rule.module.package) - len(rule.path)
+    return rule.gathers and levels + (rule.key is not None) > 1
 
 
 def _takes_anything(args: Sequence[Node]) -> bool:
@@ -248,9 +275,7 @@ def _ahead(expression: Node) -> Iterator[Any]:
     """The parts of a negated expression that OPA works out ahead of the negation."""
     ((kind, inner),) = expression.items()
     if kind in _REFERENCES:
-        for part in parts_of(expression):
-            if not isinstance(part, str):
-                yield part
+        yield from _indices(expression)
     elif (kind, inner.get("op")) in (("BoolExpr", "Eq"), ("AssignExpr", "Eq")):
         for side in (inner["lhs"], inner["rhs"]):
             yield from _ahead(side) if _REFERENCES & side.keys() else [side]
@@ -258,6 +283,11 @@ def _ahead(expression: Node) -> Iterator[Any]:
         yield inner["params"]
     elif kind not in _COMPREHENSIONS:
         yield inner
+
+
+def _indices(reference: Node) -> Iterator[Any]:
+    """What a reference is worked out from: its brackets, and where it begins."""
+    yield from (part for part in parts_of(reference) if not isinstance(part, str))
 
 
 def _holds(value: Any, path: Path) -> bool:
