@@ -134,6 +134,10 @@ class Store(Protocol):
         """Keep ``value`` for ``ttl_s`` seconds; False where ``only_if_absent`` found another."""
         ...
 
+    async def put_many(self, values: Mapping[str, bytes], ttl_s: float) -> None:
+        """Keep each value for ``ttl_s`` seconds, in one round trip. Where it fails, some may be kept."""
+        ...
+
     async def take(self, key: str) -> bytes | None:
         """Get and delete, atomically: of all who take, one receives."""
         ...

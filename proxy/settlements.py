@@ -74,14 +74,13 @@ class Settlements:
         """Keep a settlement; what the store cannot take is not known later."""
         if settlement is None:
             return
+        values = {self._key(scope, handle): settlement.kept for handle in settlement.handles}
+        values |= {_owner_key(name): self._owner for name in settlement.owned}
+        if settlement.stored is not None:
+            name, kept = settlement.stored
+            values[self._key(STORED, name)] = kept
         try:
-            for handle in settlement.handles:
-                await self.store.put(self._key(scope, handle), settlement.kept, self.ttl_s)
-            for name in settlement.owned:
-                await self.store.put(_owner_key(name), self._owner, self.ttl_s)
-            if settlement.stored is not None:
-                name, kept = settlement.stored
-                await self.store.put(self._key(STORED, name), kept, self.ttl_s)
+            await self.store.put_many(values, self.ttl_s)
         except Unavailable as exc:
             log.warning("settled calls could not be kept; the model will not see them again: %s", exc)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from sys import getsizeof
 from typing import NamedTuple
 
-from cachetools import TLRUCache
+from cachetools import Cache, TLRUCache
 
 from proxy.ports import Unavailable
 
@@ -80,6 +80,11 @@ class MemoryStore:
         shelf[key] = item
         return True
 
+    async def put_many(self, values: Mapping[str, bytes], ttl_s: float) -> None:
+        """Keep each value for ``ttl_s`` seconds; raises ``Unavailable`` at the first that has no place."""
+        for key, value in values.items():
+            await self.put(key, value, ttl_s)
+
     async def take(self, key: str) -> bytes | None:
         """Get and delete; there is no await in between, so one of all takers receives."""
         item = self._values.pop(key, None) or self._claims.pop(key, None)
@@ -116,6 +121,13 @@ class MemoryStore:
             self._values.popitem()
 
     def _fits(self, entries: int, size: int) -> bool:
+        values, claims = self._values, self._claims
+        # What has expired still counts here: where even that leaves room, nobody has to look for it.
+        if (
+            Cache.__len__(values) + Cache.__len__(claims) + entries <= self._max_entries
+            and _filled(values) + _filled(claims) + size <= self._max_bytes
+        ):
+            return True
         return (
             len(self._values) + len(self._claims) + entries <= self._max_entries
             and self._values.currsize + self._claims.currsize + size <= self._max_bytes
@@ -132,6 +144,11 @@ class MemoryStore:
 
 def _expiry(key: str, kept: _Item | _Counter, now: float) -> float:
     return now + kept.ttl_s
+
+
+def _filled(shelf: TLRUCache[str, _Item, float]) -> float:
+    filled: float = Cache.currsize.fget(shelf)  # type: ignore[attr-defined]
+    return filled
 
 
 def _size(kept: _Item | _Counter) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from math import ceil, isfinite
 from typing import Any, TypeVar
@@ -111,6 +111,12 @@ class RedisStore:
             lambda redis: redis.client.set(self._key(key), value, px=ttl_ms, nx=only_if_absent)
         )
         return bool(done)
+
+    async def put_many(self, values: Mapping[str, bytes], ttl_s: float) -> None:
+        """Keep each value for ``ttl_s`` seconds; in a cluster, one question for every node, at once."""
+        if values:
+            keyed = {self._key(key): value for key, value in values.items()}
+            await self._ask(lambda redis: redis.put_many(keyed, _milliseconds(ttl_s)))
 
     async def take(self, key: str) -> bytes | None:
         """Get and delete, atomically: of all who take, one receives."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,13 @@ class Connected:
         client = self.client
         values: list[bytes | None] = await (client.mget_nonatomic if self.cluster else client.mget)(keys)
         return values
+
+    async def put_many(self, values: Mapping[bytes, bytes], ttl_ms: int) -> None:
+        """Keep each value for ``ttl_ms`` milliseconds."""
+        async with self.client.pipeline(transaction=False) as pipeline:
+            for key, value in values.items():
+                pipeline.set(key, value, px=ttl_ms)
+            await pipeline.execute()
 
     async def close(self) -> None:
         """Close every connection."""

@@ -304,7 +304,7 @@ class Broken:
     async def get_many(self, *_: Any) -> Any:
         raise Unavailable("gone")
 
-    get = put = take = get_many
+    get = put = put_many = take = get_many
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,21 @@ async def test_get_many_answers_in_the_order_asked(store: Store, key: str) -> No
     assert await store.get_many([]) == []
 
 
+async def test_many_values_are_kept_at_once(bench, key: str) -> None:
+    many = {f"{key}{number}": str(number).encode() for number in range(20)}
+    await bench.store.put(f"{key}0", b"old", TTL_S)
+    await bench.store.put_many(many, LONG_S)
+    await bench.store.put_many({}, LONG_S)
+    await bench.advance(PAST_TTL_S)
+    assert await bench.store.get_many(list(many)) == list(many.values())
+
+
+async def test_many_values_expire_together(bench, key: str) -> None:
+    await bench.store.put_many({key + "a": b"1", key + "b": b"2"}, TTL_S)
+    await bench.advance(PAST_TTL_S)
+    assert await bench.store.get_many([key + "a", key + "b"]) == [None, None]
+
+
 async def test_a_value_expires(bench, key: str) -> None:
     await bench.store.put(key, b"soon gone", TTL_S)
     await bench.store.put(key + "long", b"stays", LONG_S)

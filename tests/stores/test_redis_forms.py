@@ -265,7 +265,7 @@ async def test_a_cluster_spreads_keys_and_is_found_through_any_node() -> None:
         gone = servers.free_port()
         async with opened(f"redis+cluster://127.0.0.1:{gone},127.0.0.1:{two.port}") as store:
             await works(store)
-            await asyncio.gather(*(store.put(name, name.encode(), 60) for name in names))
+            await store.put_many({name: name.encode() for name in names}, 60)
             assert await store.get_many(names) == [name.encode() for name in names]
             assert sorted(await store.keys("k")) == sorted(names)
             with one.client() as first, two.client() as second:

@@ -24,6 +24,7 @@ SLACK_S = 3.0
 OPERATIONS: dict[str, Callable[[RedisStore], Awaitable[object]]] = {
     "get": lambda store: store.get("k"),
     "get_many": lambda store: store.get_many(["k", "l"]),
+    "put_many": lambda store: store.put_many({"k": b"v", "l": b"w"}, 60),
     "put": lambda store: store.put("k", b"v", 60),
     "claim": lambda store: store.put("k", b"v", 60, only_if_absent=True),
     "take": lambda store: store.take("k"),
