@@ -49,7 +49,9 @@ def kind_of(entry: Mapping[str, Any]) -> str:
     One without a type is the application's own where it has a name. Otherwise it is what its only word says:
     some servers take ``{"googleSearch": {}}``.
     """
+    if (kind := entry.get("type")) == "function":
+        return "function"
     if "type" in entry:
-        kind = str(entry["type"])
+        kind = str(kind)
         return _DATE.sub("", kind) if kind[-1:].isdigit() else kind
     return "function" if not entry or {"name", "function"} & entry.keys() else str(next(iter(entry)))
