@@ -17,8 +17,8 @@ from bench.callgate import policy_data
 from bench.measure import Advance
 from bench.processes import ROOT, BenchFault, Server, free_port
 from proxy.engines.opa import OpaEngine
-from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicySet
 from proxy.model import dumps, loads
 from proxy.parts import packaged
 from proxy.ports import PolicyEngine

@@ -21,9 +21,9 @@ from proxy.approvals import Approvals
 from proxy.config import ConfigFault, Settings
 from proxy.config.sections import GuardSettings
 from proxy.core import Core
+from proxy.engines.following.watching import PolicyWatcher
 from proxy.engines.patterns import LinearPatterns
-from proxy.engines.policyset import PolicyFault, PolicySet
-from proxy.engines.watching import PolicyWatcher
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 from proxy.gates.request import RequestGate
 from proxy.gates.results import ResultsGate
 from proxy.gates.routing import GuidanceGate, RoutingGate

@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 
 from proxy.config import Settings
-from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicySet
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,9 +9,9 @@ from proxy.app import App, build
 from proxy.commands.terminal import ConfigFile, refuse, run, show
 from proxy.config import ConfigFault, load
 from proxy.config.policies import Candidate
-from proxy.engines.policyset import PolicyFault
+from proxy.engines.following.waiting import WaitingEngine
 from proxy.engines.regorus import RegorusEngine
-from proxy.engines.waiting import WaitingEngine
+from proxy.engines.sources.policyset import PolicyFault
 from proxy.parts import proven
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from proxy import parts
 from proxy.commands.policy_sources import Format, Sources, plain, policy_set, print_json, ready
 from proxy.commands.terminal import ConfigFile, err, out, refuse
-from proxy.engines.regotrace import Explained, Explainer, Step
+from proxy.engines.rego.trace import Explained, Explainer, Step
 from proxy.model import Fault, loads
 from proxy.ports import Unavailable
 

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from proxy.commands.policy_sources import Format, Sources, plain, policy_set, print_json, ready
 from proxy.commands.terminal import ConfigFile, out
-from proxy.engines.compiling import Compiled, compiled
-from proxy.engines.policyset import PolicySet
-from proxy.engines.regotext import written_rules
+from proxy.engines.evaluating.compiling import Compiled, compiled
+from proxy.engines.rego.text import written_rules
+from proxy.engines.sources.policyset import PolicySet
 
 _KNOWN = {
     "callgate.call": "every tool call",

@@ -17,9 +17,9 @@ from rich.text import Text
 
 from proxy.commands.policy_sources import Format, plain, policy_set, print_json, ready
 from proxy.commands.terminal import err, out, refuse
-from proxy.engines.policyset import PolicySet
-from proxy.engines.regomentions import mentions
+from proxy.engines.rego.mentions import mentions
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicySet
 from proxy.model import Fault
 from proxy.replay import Example, Outcome, Replay, Side, Tally
 from proxy.sinks.walking import decisions, logs

@@ -15,7 +15,7 @@ import typer
 from proxy import parts
 from proxy.commands.terminal import refuse
 from proxy.config import ConfigFault, Settings, load
-from proxy.engines.policyset import PolicyFault, PolicySet
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 
 T = TypeVar("T")
 Format = Annotated[Literal["text", "json"], typer.Option("--format", "-f", help="How to print the result.")]

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from proxy.commands.policy_sources import Format, Sources, plain, policy_set, print_json, ready
 from proxy.commands.terminal import ConfigFile, err, out, refuse
-from proxy.engines.regocoverage import Coverage
-from proxy.engines.regotest import RegoTests, TestResult
+from proxy.engines.rego.coverage import Coverage
+from proxy.engines.rego.testing import RegoTests, TestResult
 
 _STYLES = {"pass": "green", "fail": "bold red", "error": "bold red", "skip": "yellow"}
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import regorus
 
-from proxy.engines.compiling import UNDEFINED
+from proxy.engines.evaluating.compiling import UNDEFINED
 from proxy.model import dumps
 from proxy.ports import Unavailable
 

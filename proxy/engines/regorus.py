@@ -15,11 +15,11 @@ from typing import Any
 
 import orjson
 
-from proxy.engines.aside import Aside, Counts, proven
-from proxy.engines.compiling import assembled, bounds_of, compiled, evaluate
-from proxy.engines.pace import Pace
-from proxy.engines.policyset import PolicyFault, PolicySet
-from proxy.engines.regobounds import Bound
+from proxy.engines.evaluating.aside import Aside, Counts, proven
+from proxy.engines.evaluating.compiling import assembled, bounds_of, compiled, evaluate
+from proxy.engines.evaluating.pace import Pace
+from proxy.engines.rego.bounds import Bound
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 from proxy.model import dumps
 from proxy.ports import Unavailable
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from proxy.config import ConfigFault, Settings
 from proxy.config.policies import PolicyBundle
 from proxy.config.policies import Verification as VerificationSettings
-from proxy.engines.bundles import Archive
-from proxy.engines.fetching import Place, RemoteBundle
-from proxy.engines.signatures import Verification, VerificationKey
+from proxy.engines.sources.bundles import Archive
+from proxy.engines.sources.fetching import Place, RemoteBundle
+from proxy.engines.sources.signatures import Verification, VerificationKey
 
 
 def local_bundles(settings: Settings, environ: Mapping[str, str]) -> list[Archive]:

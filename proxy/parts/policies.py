@@ -13,14 +13,14 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from proxy.config import Settings
-from proxy.engines.bundles import Archive
-from proxy.engines.fetching import fetched
-from proxy.engines.loading import loaded
+from proxy.engines.following.loading import loaded
+from proxy.engines.following.waiting import WaitingEngine
+from proxy.engines.following.watching import PolicyWatcher
 from proxy.engines.opa import OpaEngine
-from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
-from proxy.engines.waiting import WaitingEngine
-from proxy.engines.watching import PolicyWatcher
+from proxy.engines.sources.bundles import Archive
+from proxy.engines.sources.fetching import fetched
+from proxy.engines.sources.policyset import PolicySet
 from proxy.parts.bundles import local_bundles, remote_bundles
 from proxy.ports import Sink, Unavailable
 from proxy.record import PolicyRecord

@@ -10,11 +10,11 @@ from prometheus_client import CollectorRegistry
 
 from proxy.config import Settings
 from proxy.config.policies import Candidate as CandidateSettings
-from proxy.engines.candidate import Candidate, Shadowed
-from proxy.engines.evaluator import Evaluator
-from proxy.engines.loading import loaded
-from proxy.engines.policyset import PolicySet
-from proxy.engines.trying import CandidateFollower
+from proxy.engines.evaluating.evaluator import Evaluator
+from proxy.engines.following.loading import loaded
+from proxy.engines.sources.policyset import PolicySet
+from proxy.engines.trial.candidate import Candidate, Shadowed
+from proxy.engines.trial.trying import CandidateFollower
 from proxy.ports import PolicyEngine, Sink, Unavailable
 from proxy.record import DifferenceRecord
 from proxy.sinks.counted import Counted

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from proxy.cli import app
-from proxy.engines.candidate import OUTCOMES
-from proxy.engines.policyset import PolicySet
+from proxy.engines.sources.policyset import PolicySet
+from proxy.engines.trial.candidate import OUTCOMES
 from proxy.gates.comparing import STRICTNESS
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from proxy.cli import app
-from proxy.engines.policyset import PolicySet
+from proxy.engines.sources.policyset import PolicySet
 
 POLICIES = Path(__file__).parents[2] / "policies"
 GOOD = 'package callgate.call\n\ndecision := {"effect": "allow"} if input.principal.id in data.known\n'

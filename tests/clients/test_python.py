@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.engines.policyset import PolicySet
+from proxy.engines.sources.policyset import PolicySet
 from tests.clients.cases import CASES, Case
 from tests.clients.python_agents import CLIENTS, tools
 from tests.http.conftest import Serve

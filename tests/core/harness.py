@@ -18,8 +18,8 @@ from proxy.approvals import Approvals
 from proxy.config import Settings
 from proxy.core import Core, Incoming
 from proxy.engines.patterns import LinearPatterns
-from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicySet
 from proxy.exchange import Exchange
 from proxy.gates.definitions import DefinitionsGate
 from proxy.gates.request import RequestGate

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicySet
 
 ROOT = Path(__file__).parents[2]
 

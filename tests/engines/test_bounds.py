@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from proxy.engines.compiling import MINIMAL_INPUT, bounds_of, compiled
-from proxy.engines.pace import SLOW_S, Pace
-from proxy.engines.policyset import PolicyFault, PolicySet
+from proxy.engines.evaluating.compiling import MINIMAL_INPUT, bounds_of, compiled
+from proxy.engines.evaluating.pace import SLOW_S, Pace
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 from proxy.model import dumps
 from proxy.ports import Unavailable
 

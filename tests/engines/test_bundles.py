@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.engines.archives import ArchiveFault, unpacked
-from proxy.engines.bundles import Archive
-from proxy.engines.policyset import PolicyFault, PolicySet
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.archives import ArchiveFault, unpacked
+from proxy.engines.sources.bundles import Archive
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 from tests.engines.archiving import entry, packed, tar
 
 ROOT = Path(__file__).parents[2]

@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.engines.fetching import FIRST_PAUSE_S, Place, RemoteBundle
-from proxy.engines.policyset import PolicyFault, PolicySet
-from proxy.engines.signatures import Verification, VerificationKey
-from proxy.engines.waiting import WaitingEngine
-from proxy.engines.watching import PolicyWatcher
+from proxy.engines.following.waiting import WaitingEngine
+from proxy.engines.following.watching import PolicyWatcher
+from proxy.engines.sources.fetching import FIRST_PAUSE_S, Place, RemoteBundle
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
+from proxy.engines.sources.signatures import Verification, VerificationKey
 from proxy.ports import Unavailable
 from tests.engines.archiving import packed
 from tests.engines.serving import BundleServer, answering

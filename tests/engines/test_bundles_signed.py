@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.engines.bundles import Archive
-from proxy.engines.policyset import PolicyFault, PolicySet
-from proxy.engines.signatures import Verification, VerificationKey, canonical
+from proxy.engines.sources.bundles import Archive
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
+from proxy.engines.sources.signatures import Verification, VerificationKey, canonical
 from tests.engines.archiving import packed
 
 ALLOW = 'package callgate.call\n\ndecision := {"effect": "allow"}\n'

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from proxy.engines.candidate import OUTCOMES, Candidate, Shadowed
-from proxy.engines.compiling import MINIMAL_INPUT
-from proxy.engines.policyset import PolicyFault, PolicySet
+from proxy.engines.evaluating.compiling import MINIMAL_INPUT
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
+from proxy.engines.trial.candidate import OUTCOMES, Candidate, Shadowed
 from proxy.gates.comparing import PACKAGES
 from proxy.ports import Unavailable, asking
 from proxy.record import DifferenceRecord

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from proxy.engines import trying as module
-from proxy.engines.candidate import Candidate
-from proxy.engines.evaluator import Evaluator
-from proxy.engines.loading import loaded
-from proxy.engines.policyset import PolicySet
-from proxy.engines.trying import CandidateFollower
+from proxy.engines.evaluating.evaluator import Evaluator
+from proxy.engines.following.loading import loaded
+from proxy.engines.sources.policyset import PolicySet
+from proxy.engines.trial import trying as module
+from proxy.engines.trial.candidate import Candidate
+from proxy.engines.trial.trying import CandidateFollower
 from proxy.gates.comparing import PACKAGES
 from tests.engines.test_candidate import document
 

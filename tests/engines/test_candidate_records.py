@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.engines.compiling import MINIMAL_INPUT
-from proxy.engines.differing import MAX_TEXT_CHARS, MAX_TEXTS, _Veil, difference
+from proxy.engines.evaluating.compiling import MINIMAL_INPUT
+from proxy.engines.trial.differing import MAX_TEXT_CHARS, MAX_TEXTS, _Veil, difference
 from proxy.gates.comparing import PACKAGES, Stand, stand
 from proxy.pipeline import Capture
 from proxy.record import MASKED

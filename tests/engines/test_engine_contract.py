@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.engines.policyset import PolicyFault, PolicySet
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 from proxy.ports import Unavailable
 
 Start = Callable[..., Any]

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from proxy.engines import evaluation
-from proxy.engines.compiling import MINIMAL_INPUT
-from proxy.engines.evaluator import Evaluator, Overrun
-from proxy.engines.policyset import PolicyFault, PolicySet
+from proxy.engines.evaluating import evaluation
+from proxy.engines.evaluating.compiling import MINIMAL_INPUT
+from proxy.engines.evaluating.evaluator import Evaluator, Overrun
 from proxy.engines.regorus import RegorusEngine, encoded
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 from proxy.ports import Unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -257,8 +257,8 @@ async def test_policies_that_cannot_be_proven_within_the_bounds_are_faulty(
 
 LEFT_BEHIND = """
 import asyncio, sys
-from proxy.engines.evaluator import Evaluator
-from proxy.engines.policyset import PolicySet
+from proxy.engines.evaluating.evaluator import Evaluator
+from proxy.engines.sources.policyset import PolicySet
 from tests.engines.test_evaluator import OBEDIENT, asking
 
 async def main():

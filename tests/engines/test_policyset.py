@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.engines.policyset import PolicyFault, PolicySet
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 
 REGO = "package a\n\nx := 1\n"
 

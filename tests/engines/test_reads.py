@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.engines.compiling import MINIMAL_INPUT
-from proxy.engines.policyset import PolicySet
+from proxy.engines.evaluating.compiling import MINIMAL_INPUT
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicySet
 
 STARTER = PolicySet.load([Path(__file__).parents[2] / "policies"])
 

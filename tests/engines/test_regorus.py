@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import regorus
 
-from proxy.engines.policyset import PolicyFault, PolicySet
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 from proxy.ports import Unavailable
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from proxy.engines.policyset import PolicySet
-from proxy.engines.regotest import RegoTests
+from proxy.engines.rego.testing import RegoTests
+from proxy.engines.sources.policyset import PolicySet
 
 ROOT = Path(__file__).parents[2]
 POLICY = """package p

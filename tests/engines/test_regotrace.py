@@ -12,11 +12,11 @@ import pytest
 import regorus
 from hypothesis import given, settings
 
-from proxy.engines.policyset import PolicySet
-from proxy.engines.regomentions import mentions
+from proxy.engines.rego.mentions import mentions
+from proxy.engines.rego.text import Mark, marked, written_rules
+from proxy.engines.rego.trace import Explained, Explainer
 from proxy.engines.regorus import RegorusEngine
-from proxy.engines.regotext import Mark, marked, written_rules
-from proxy.engines.regotrace import Explained, Explainer
+from proxy.engines.sources.policyset import PolicySet
 from proxy.ports import Unavailable
 from tests.policies.inputs import call_inputs
 

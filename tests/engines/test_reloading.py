@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.engines.compiling import MINIMAL_INPUT, _pieces
-from proxy.engines.policyset import PolicySet
+from proxy.engines.evaluating.compiling import MINIMAL_INPUT, _pieces
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicySet
 
 STARTER = Path(__file__).parents[2] / "policies"
 ROLES, VALUES = 1_000, 10_000

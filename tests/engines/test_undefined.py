@@ -12,9 +12,9 @@ import jsonschema_rs
 import pytest
 import regorus
 
-from proxy.engines.compiling import MINIMAL_INPUT, compiled, evaluate
-from proxy.engines.policyset import PolicyFault, PolicySet
-from proxy.engines.regoundefined import TOLD
+from proxy.engines.evaluating.compiling import MINIMAL_INPUT, compiled, evaluate
+from proxy.engines.rego.undefined import TOLD
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from proxy.engines.loading import loaded
-from proxy.engines.policyset import PolicySet
+from proxy.engines.following.loading import loaded
+from proxy.engines.following.watching import PolicyWatcher
 from proxy.engines.regorus import RegorusEngine
-from proxy.engines.watching import PolicyWatcher
+from proxy.engines.sources.policyset import PolicySet
 
 ALLOW = 'package callgate.call\n\ndecision := {"effect": "allow"}\n'
 DENY = 'package callgate.call\n\ndecision := {"effect": "deny"}\n'

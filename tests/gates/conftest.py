@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from proxy.engines.patterns import LinearPatterns
-from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicySet
 from proxy.gates.results import ResultsGate
 from proxy.guards.base import Situation
 from proxy.model import Principal, Request

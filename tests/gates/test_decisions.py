@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.engines.policyset import PolicySet
+from proxy.engines.sources.policyset import PolicySet
 from proxy.gates.request import RequestGate
 from proxy.gates.tools import ToolsGate
 from proxy.guards.base import Refused

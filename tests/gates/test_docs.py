@@ -10,8 +10,8 @@ import orjson
 import yaml
 
 from proxy.config import Settings
-from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicySet
 from proxy.gates.results import MAX_POLICY_CHARS
 from proxy.gates.shaping import shaped, shortened
 from proxy.gates.tools import Word, read_decision

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from proxy import parts
 from proxy.cli import app
 from proxy.config import load
-from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicySet
 from proxy.http.identity import Identity, Unidentified
 from proxy.http.identity.key_editing import KeyFile
 from proxy.model import Principal

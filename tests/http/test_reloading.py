@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy.engines.policyset import PolicySet
+from proxy.engines.sources.policyset import PolicySet
 from tests.http.conftest import Serve
 from tests.http.harness import GET, ask, scripted
 

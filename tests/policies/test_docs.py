@@ -24,9 +24,9 @@ from typer.testing import CliRunner
 from proxy.cli import app
 from proxy.config import Settings
 from proxy.config.policies import PolicyBundle
-from proxy.engines.policyset import PolicySet
+from proxy.engines.rego.testing import RegoTests
 from proxy.engines.regorus import RegorusEngine
-from proxy.engines.regotest import RegoTests
+from proxy.engines.sources.policyset import PolicySet
 from proxy.parts.bundles import local_bundles
 from proxy.sinks.jsonl import JsonlSink
 from proxy.tools import ToolSpec

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.engines.policyset import PolicySet
-from proxy.engines.regotest import RegoTests
+from proxy.engines.rego.testing import RegoTests
+from proxy.engines.sources.policyset import PolicySet
 
 POLICIES = Path(__file__).parents[2] / "policies"
 

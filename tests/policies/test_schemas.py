@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.engines.compiling import MINIMAL_INPUT
-from proxy.engines.policyset import PolicySet
+from proxy.engines.evaluating.compiling import MINIMAL_INPUT
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicySet
 from proxy.gates.request import request_input
 from proxy.gates.results import result_input
 from proxy.gates.tools import tools_input

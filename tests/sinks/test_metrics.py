@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.engines.candidate import Candidate
-from proxy.engines.policyset import PolicySet
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicySet
+from proxy.engines.trial.candidate import Candidate
 from proxy.parts.policies import count_evaluations
 from proxy.parts.trial import count_candidate
 from proxy.record import PolicyRecord, Record, ResultRecord, Step, TicketRecord

@@ -25,7 +25,7 @@ def processes_under(parents: set[int]) -> set[int]:
             command = (stat.parent / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if parent in parents and b"proxy.engines.evaluation" in command:
+        if parent in parents and b"proxy.engines.evaluating.evaluation" in command:
             found.add(int(stat.parent.name))
     return found
 

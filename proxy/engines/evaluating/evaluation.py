@@ -17,8 +17,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from proxy.engines.compiling import Compiled, bounds_of, compiled, evaluate
-from proxy.engines.policyset import PolicyFault, PolicySet
+from proxy.engines.evaluating.compiling import Compiled, bounds_of, compiled, evaluate
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 from proxy.model import dumps
 from proxy.ports import Unavailable
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from proxy.engines.evaluation import (
+from proxy.engines.evaluating.evaluation import (
     ANSWER,
     DECISION,
     FAULTS,
@@ -31,7 +31,7 @@ from proxy.engines.evaluation import (
     REQUEST,
     UNDEFINED,
 )
-from proxy.engines.policyset import PolicyFault, PolicySet
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 from proxy.model import loads
 from proxy.ports import Unavailable
 
@@ -165,7 +165,7 @@ class Evaluator:
         creating = asyncio.ensure_future(
             asyncio.create_subprocess_exec(
                 # -P: a folder named proxy, wherever this was started, is not this program.
-                *(sys.executable, "-P", "-m", "proxy.engines.evaluation", *self._arguments),
+                *(sys.executable, "-P", "-m", "proxy.engines.evaluating.evaluation", *self._arguments),
                 stdin=PIPE,
                 stdout=PIPE,
                 limit=MAX_ANSWER_BYTES,

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from proxy.engines.regonames import Definition, Path, Policies, fixed, parts_of
-from proxy.engines.regoreads import reached
+from proxy.engines.rego.names import Definition, Path, Policies, fixed, parts_of
+from proxy.engines.rego.reads import reached
 
 Node = Mapping[str, Any]
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from proxy.engines.regonames import Definition, ModuleTree, Path, Policies, fixed, parts_of, written
-from proxy.engines.regoscale import Scale
-from proxy.engines.regosizes import (
+from proxy.engines.rego.names import Definition, ModuleTree, Path, Policies, fixed, parts_of, written
+from proxy.engines.rego.scale import Scale
+from proxy.engines.rego.sizes import (
     NOTHING,
     SCALAR,
     Size,

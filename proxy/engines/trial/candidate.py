@@ -16,10 +16,10 @@ from typing import Any
 
 import orjson
 
-from proxy.engines.differing import difference
-from proxy.engines.evaluator import MAX_MEMORY_BYTES, Evaluator, Overrun, Ready
-from proxy.engines.policyset import PolicySet
+from proxy.engines.evaluating.evaluator import MAX_MEMORY_BYTES, Evaluator, Overrun, Ready
 from proxy.engines.regorus import encoded
+from proxy.engines.sources.policyset import PolicySet
+from proxy.engines.trial.differing import difference
 from proxy.gates.comparing import PACKAGES, Change, Stand, compare, stand
 from proxy.guards.policy import PACKAGE as CALL
 from proxy.pipeline import Capture

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-from proxy.engines.candidate import DRAIN_S, Candidate
-from proxy.engines.policyset import PolicyFault, PolicySet
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
+from proxy.engines.trial.candidate import DRAIN_S, Candidate
 
 log = logging.getLogger("callgate.policies")
 

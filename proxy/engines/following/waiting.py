@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from proxy.engines.aside import Counts
-from proxy.engines.policyset import PolicySet
+from proxy.engines.evaluating.aside import Counts
 from proxy.engines.regorus import RegorusEngine
+from proxy.engines.sources.policyset import PolicySet
 from proxy.ports import Unavailable
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import regorus
 
-from proxy.engines.policyset import PolicySet
+from proxy.engines.sources.policyset import PolicySet
 
 # With these a policy gets at members whose names it does not know.
 _WHOLE = frozenset({"walk", "json.filter", "json.remove", "object.filter", "graph.reachable"})

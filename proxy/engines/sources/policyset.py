@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from proxy.engines.bundles import SUFFIX, Archive, Bundle, Roots, overlapping
-from proxy.engines.datafiles import DATA_SUFFIXES, MAX_DATA_BYTES, FaultAt, parsed
-from proxy.engines.faults import PolicyFault
+from proxy.engines.sources.bundles import SUFFIX, Archive, Bundle, Roots, overlapping
+from proxy.engines.sources.datafiles import DATA_SUFFIXES, MAX_DATA_BYTES, FaultAt, parsed
+from proxy.engines.sources.faults import PolicyFault
 from proxy.model import dumps
 
 __all__ = ["Module", "PolicyFault", "PolicySet"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.engines.regosizes import Size
+from proxy.engines.rego.sizes import Size
 
 Path = tuple[str, ...]
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.engines.bundles import Roots
-from proxy.engines.policyset import Module
+from proxy.engines.sources.bundles import Roots
+from proxy.engines.sources.policyset import Module
 
 # The parser tries a literal as a comprehension first, at every level: its time doubles with each.
 MAX_BRACKETS = 12

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxy.engines.archives import ArchiveFault, shown, unpacked
-from proxy.engines.faults import PolicyFault, SignatureFault
+from proxy.engines.sources.archives import ArchiveFault, shown, unpacked
+from proxy.engines.sources.faults import PolicyFault, SignatureFault
 from proxy.model import loads
 
 if TYPE_CHECKING:  # cryptography takes its time to import, and few bundles are signed
-    from proxy.engines.signatures import Verification
+    from proxy.engines.sources.signatures import Verification
 
 SUFFIX = ".tar.gz"
 SIGNATURES = ".signatures.json"

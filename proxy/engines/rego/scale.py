@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proxy.engines.regosizes import Size
+from proxy.engines.rego.sizes import Size
 
 
 @dataclass(frozen=True, slots=True)

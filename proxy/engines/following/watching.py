@@ -10,8 +10,8 @@ from typing import Protocol
 
 from watchfiles import awatch
 
-from proxy.engines.fetching import RemoteBundle
-from proxy.engines.policyset import PolicyFault, PolicySet
+from proxy.engines.sources.fetching import RemoteBundle
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 
 log = logging.getLogger("callgate.policies")
 

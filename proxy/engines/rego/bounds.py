@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from proxy.engines.regocost import Costs, Unproven
-from proxy.engines.regonames import Policies
-from proxy.engines.regoscale import Scale, max_bytes, max_call_bytes
+from proxy.engines.rego.cost import Costs, Unproven
+from proxy.engines.rego.names import Policies
+from proxy.engines.rego.scale import Scale, max_bytes, max_call_bytes
 from proxy.model import dumps
 
 log = logging.getLogger("callgate.policies")

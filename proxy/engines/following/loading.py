@@ -15,8 +15,8 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from pathlib import Path
 
-from proxy.engines.bundles import Archive
-from proxy.engines.policyset import PolicyFault, PolicySet
+from proxy.engines.sources.bundles import Archive
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 
 TIMEOUT_S = 60.0
 MAX_MEMORY_BYTES = 2 << 30
@@ -30,7 +30,7 @@ async def loaded(sources: Sequence[Path | Archive], timeout_s: float = TIMEOUT_S
     try:
         process = await asyncio.create_subprocess_exec(
             # -P: a folder named proxy, wherever this was started, is not this program.
-            *(sys.executable, "-P", "-m", "proxy.engines.loading"),
+            *(sys.executable, "-P", "-m", "proxy.engines.following.loading"),
             stdin=PIPE,
             stdout=PIPE,
             env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from proxy.engines.bundles import Archive
-from proxy.engines.faults import PolicyFault
-from proxy.engines.signatures import Verification
+from proxy.engines.sources.bundles import Archive
+from proxy.engines.sources.faults import PolicyFault
+from proxy.engines.sources.signatures import Verification
 
 FIRST_PAUSE_S = 1.0
 _MAX_REDIRECTS = 5

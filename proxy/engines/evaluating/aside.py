@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.engines.evaluation import BOUNDS
-from proxy.engines.evaluator import Evaluator, Overrun, Ready
-from proxy.engines.faults import PolicyFault
-from proxy.engines.policyset import PolicySet
-from proxy.engines.regobounds import Bound
+from proxy.engines.evaluating.evaluation import BOUNDS
+from proxy.engines.evaluating.evaluator import Evaluator, Overrun, Ready
+from proxy.engines.rego.bounds import Bound
+from proxy.engines.sources.faults import PolicyFault
+from proxy.engines.sources.policyset import PolicySet
 from proxy.ports import Unavailable
 
 log = logging.getLogger("callgate.policies")

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from proxy.engines.archives import shown
-from proxy.engines.bundles import SIGNATURES
-from proxy.engines.datafiles import parse_yaml
-from proxy.engines.faults import SignatureFault
+from proxy.engines.sources.archives import shown
+from proxy.engines.sources.bundles import SIGNATURES
+from proxy.engines.sources.datafiles import parse_yaml
+from proxy.engines.sources.faults import SignatureFault
 from proxy.model import loads
 
 DEFAULT_KEY_ID = "default"

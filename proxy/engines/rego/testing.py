@@ -15,10 +15,10 @@ from typing import Any, Literal
 import orjson
 import regorus
 
-from proxy.engines.compiling import compiled, worded
-from proxy.engines.policyset import PolicySet
-from proxy.engines.regocoverage import Coverage, coverage_of
-from proxy.engines.regotext import Body, Mark, WrittenRule, marked_all
+from proxy.engines.evaluating.compiling import compiled, worded
+from proxy.engines.rego.coverage import Coverage, coverage_of
+from proxy.engines.rego.text import Body, Mark, WrittenRule, marked_all
+from proxy.engines.sources.policyset import PolicySet
 
 Outcome = Literal["pass", "fail", "error", "skip"]
 

@@ -12,11 +12,11 @@ from typing import Any
 import orjson
 import regorus
 
-from proxy.engines.policyset import Module, PolicyFault, PolicySet
-from proxy.engines.regobounds import Bound, bounds
-from proxy.engines.regocheck import Rule, check, too_deep
-from proxy.engines.regoreads import reads
-from proxy.engines.regoundefined import undefined
+from proxy.engines.rego.bounds import Bound, bounds
+from proxy.engines.rego.checking import Rule, check, too_deep
+from proxy.engines.rego.reads import reads
+from proxy.engines.rego.undefined import undefined
+from proxy.engines.sources.policyset import Module, PolicyFault, PolicySet
 from proxy.model import dumps
 from proxy.ports import Unavailable
 

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import regorus
 
-from proxy.engines.regotext import package_of
+from proxy.engines.rego.text import package_of
 
 _REACHED = "callgate_reached"
 

@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 import regorus
 
-from proxy.engines.compiling import compiled, evaluate
-from proxy.engines.policyset import PolicySet
+from proxy.engines.evaluating.compiling import compiled, evaluate
+from proxy.engines.rego.text import Body, Mark, WrittenRule, marked_all
 from proxy.engines.regorus import encoded
-from proxy.engines.regotext import Body, Mark, WrittenRule, marked_all
+from proxy.engines.sources.policyset import PolicySet
 from proxy.ports import Unavailable
 
 _SIGN = "callgate-fired"

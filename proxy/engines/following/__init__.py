@@ -1,0 +1,1 @@
+"""Policies that change while Callgate serves: followed, put together, swapped whole."""

@@ -1,0 +1,1 @@
+"""What Rego says, without evaluating it: faults, costs, what is read; its tests and coverage."""

@@ -1,0 +1,1 @@
+"""Where policies stand: files, data, bundles and their signatures, read whole."""

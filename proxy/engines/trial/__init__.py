@@ -1,0 +1,1 @@
+"""Candidates: policies that are asked beside those in force, and never obeyed."""
