@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import pickle
 import signal
-import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Mapping
@@ -22,6 +20,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from proxy.engines.children import command, environment
 from proxy.engines.evaluating.evaluation import (
     ANSWER,
     DECISION,
@@ -44,8 +43,6 @@ _START_TIMEOUT_S = 30.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 # The allocator of the engine would set aside a gigabyte of addresses at once, more than the bound allows.
 _ALLOCATOR = {"MIMALLOC_ARENA_RESERVE": "32768"}
-# Nothing else of the environment: it holds secrets, and policies that may do anything get none.
-_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 
 
 class Overrun(Unavailable):
@@ -164,12 +161,11 @@ class Evaluator:
     async def _spawned(self) -> Process:
         creating = asyncio.ensure_future(
             asyncio.create_subprocess_exec(
-                # -P: a folder named proxy, wherever this was started, is not this program.
-                *(sys.executable, "-P", "-m", "proxy.engines.evaluating.evaluation", *self._arguments),
+                *command("proxy.engines.evaluating.evaluation", *self._arguments),
                 stdin=PIPE,
                 stdout=PIPE,
                 limit=MAX_ANSWER_BYTES,
-                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _ALLOCATOR,
+                env=environment(**_ALLOCATOR),
             )
         )
         try:

@@ -15,13 +15,12 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from pathlib import Path
 
+from proxy.engines.children import command, environment
 from proxy.engines.sources.bundles import Archive
 from proxy.engines.sources.policyset import PolicyFault, PolicySet
 
 TIMEOUT_S = 60.0
 MAX_MEMORY_BYTES = 2 << 30
-# Nothing else of the environment: it holds secrets.
-_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 _NICENESS = 10  # nobody waits for it
 
 
@@ -29,11 +28,10 @@ async def loaded(sources: Sequence[Path | Archive], timeout_s: float = TIMEOUT_S
     """As ``PolicySet.load``, with the event loop going on meanwhile; raises ``PolicyFault``."""
     try:
         process = await asyncio.create_subprocess_exec(
-            # -P: a folder named proxy, wherever this was started, is not this program.
-            *(sys.executable, "-P", "-m", "proxy.engines.following.loading"),
+            *command("proxy.engines.following.loading"),
             stdin=PIPE,
             stdout=PIPE,
-            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            env=environment(),
         )
     except OSError as exc:
         raise PolicyFault([f"the policies cannot be read: no process ({exc.strerror or exc})"]) from None

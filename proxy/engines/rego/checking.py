@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxy.engines.rego.references import Path, fixed
 from proxy.engines.sources.bundles import Roots
 from proxy.engines.sources.policyset import Module
 
@@ -17,8 +18,6 @@ MAX_BRACKETS = 12
 HOLLOW = frozenset({"http.send", "opa.runtime"})
 
 _QUIET = re.compile(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`|#[^\n]*')
-
-Path = tuple[str, ...]
 
 
 def too_deep(module: Module) -> str | None:
@@ -87,12 +86,12 @@ class _Tree:
         self._file = module["source"]["file"]
         self._text = module["source"]["contents"].encode()
         self._ast = module["ast"]
-        self._package = _fixed(self._ast["package"]["refr"])
+        self._package = fixed(self._ast["package"]["refr"])
         self._imports = dict(self._aliases())
 
     def _aliases(self) -> Iterator[tuple[str, Path]]:
         for entry in self._ast["imports"]:
-            path, alias = _fixed(entry["refr"]), entry.get("as")
+            path, alias = fixed(entry["refr"]), entry.get("as")
             name = self._text[alias["start"] : alias["end"]].decode() if alias else path[-1]
             yield name, path
 
@@ -108,16 +107,16 @@ class _Tree:
     def rules(self) -> Iterator[Rule]:
         for rule in self._ast["rules"]:
             head = _head(rule)
-            yield Rule(self._package + _fixed(head["refr"]), self._at(head), bool(head.get("args")))
+            yield Rule(self._package + fixed(head["refr"]), self._at(head), bool(head.get("args")))
 
     def calls(
         self, functions: Collection[Path], builtins: Collection[str], graph: dict[Path, set[Path]]
     ) -> Iterator[str]:
         """The faults of all calls; adds to ``graph`` which function calls which."""
         for rule in self._ast["rules"]:
-            caller = self._package + _fixed(_head(rule)["refr"])
+            caller = self._package + fixed(_head(rule)["refr"])
             for node in _nodes(rule, "Call"):
-                name = _fixed(node["fcn"])
+                name = fixed(node["fcn"])
                 if (callee := self._resolved(name)) in functions:
                     graph.setdefault(caller, set()).add(callee)
                 elif fault := _builtin_fault(".".join(name), builtins):
@@ -205,7 +204,7 @@ class _LookedUp:
             return False
         if kind == "Var" and isinstance(inner, dict):
             return inner["value"] in self.rules
-        if kind == "Call" and ".".join(_fixed(inner["fcn"])) in self.builtins:
+        if kind == "Call" and ".".join(fixed(inner["fcn"])) in self.builtins:
             return self.found(inner["params"])
         if kind in ("Call", "RefDot", "RefBrack"):
             return bool(_named({kind: inner}) - set(self.constant))
@@ -235,26 +234,6 @@ def _head(rule: Mapping[str, Any]) -> Mapping[str, Any]:
     ((_, head),) = rule["Spec"]["head"].items()
     found: Mapping[str, Any] = head
     return found
-
-
-def _fixed(ref: Mapping[str, Any]) -> Path:
-    """The beginning of a reference as far as it is written out: ``a.b[x].c`` is a, b."""
-    ((kind, node),) = ref.items()
-    if kind == "Var":
-        return (node["value"],)
-    if kind == "RefDot":
-        before = _fixed(node["refr"])
-        return (*before, node["field"][1]) if len(before) == _length(node["refr"]) else before
-    if kind == "RefBrack":
-        before = _fixed(node["refr"])
-        index = node["index"].get("String")
-        return (*before, index["value"]) if index and len(before) == _length(node["refr"]) else before
-    return ()
-
-
-def _length(ref: Mapping[str, Any]) -> int:
-    ((_, node),) = ref.items()
-    return 1 + _length(node["refr"]) if "refr" in node else 1
 
 
 def _nodes(tree: Any, kind: str) -> Iterator[Mapping[str, Any]]:

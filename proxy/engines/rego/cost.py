@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from proxy.engines.rego.names import Definition, ModuleTree, Path, Policies, fixed, parts_of, written
+from proxy.engines.rego.names import Definition, ModuleTree, Policies
+from proxy.engines.rego.references import Path, fixed, parts_of, written
 from proxy.engines.rego.scale import Scale
 from proxy.engines.rego.sizes import (
     NOTHING,

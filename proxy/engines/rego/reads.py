@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Path = tuple[str, ...]
+from proxy.engines.rego.references import Path, fixed, parts_of, written
 
 # Builtins whose value is not told by what they are given.
 _UNSTEADY = frozenset({"time.now_ns", "uuid.rfc4122", "opa.runtime", "http.send", "net.lookup_ip_addr"})
@@ -72,47 +72,25 @@ class _Module:
                     self.take(inner)
 
     def _take_reference(self, ref: Mapping[str, Any]) -> None:
-        parts = list(_parts(ref))
+        parts = list(parts_of(ref))
         for part in parts:
             if not isinstance(part, str):
                 self.take(part)
-        fixed = _fixed(parts)
-        if fixed[:1] == ("input",):
-            if len(fixed) > 1:
-                self.input.add(fixed[1])
+        path = tuple(parts[: written(parts)])
+        if path[:1] == ("input",):
+            if len(path) > 1:
+                self.input.add(path[1])
             else:
                 self.unsteady = True
-        elif fixed[:1] == ("data",):
-            self.data.add(fixed[1:])
-        elif (name := ".".join(fixed)) in _UNSTEADY or name.startswith(_UNSTEADY_PREFIX):
+        elif path[:1] == ("data",):
+            self.data.add(path[1:])
+        elif (name := ".".join(path)) in _UNSTEADY or name.startswith(_UNSTEADY_PREFIX):
             self.unsteady = True
 
 
 def _module(ast: Mapping[str, Any]) -> _Module:
     tree = ast["ast"]
-    module = _Module(_fixed(list(_parts(tree["package"]["refr"]))))
+    module = _Module(fixed(tree["package"]["refr"]))
     module.take(tree["imports"])
     module.take(tree["rules"])
     return module
-
-
-def _parts(ref: Mapping[str, Any]) -> Iterator[Any]:
-    """A reference from its root on: names, and what is worked out as the nodes that do so."""
-    ((kind, node),) = ref.items()
-    if kind == "Var":
-        yield node["value"]
-    elif kind == "RefDot":
-        yield from _parts(node["refr"])
-        yield node["field"][1]
-    elif kind == "RefBrack":
-        yield from _parts(node["refr"])
-        text = node["index"].get("String")
-        yield text["value"] if text else node["index"]
-    else:
-        yield ref
-
-
-def _fixed(parts: Sequence[Any]) -> Path:
-    """The beginning of a reference as far as it is written out."""
-    end = next((index for index, part in enumerate(parts) if not isinstance(part, str)), len(parts))
-    return tuple(parts[:end])

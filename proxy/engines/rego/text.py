@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from proxy.engines.rego.references import parts_of, written
 from proxy.model import dumps
 
 Kind = Literal["value", "set", "function", "default"]
@@ -78,7 +79,7 @@ class WrittenRule:
 def written_rules(tree: Mapping[str, Any]) -> Iterator[WrittenRule]:
     """The rules of one module, in order, out of what ``Engine.get_ast_as_json`` says of it."""
     file, text = tree["source"]["file"], tree["source"]["contents"].encode()
-    package = tuple(str(part) for part in _parts(tree["ast"]["package"]["refr"]))
+    package = tuple(str(part) for part in parts_of(tree["ast"]["package"]["refr"]))
     for entry in tree["ast"]["rules"]:
         ((form, rule),) = entry.items()
         if form == "Default":
@@ -86,8 +87,8 @@ def written_rules(tree: Mapping[str, Any]) -> Iterator[WrittenRule]:
         else:
             ((shape, head),) = rule["head"].items()
             kind, bodies = {"Set": "set", "Func": "function"}.get(shape, "value"), rule["bodies"]
-        parts = list(_parts(head["refr"]))
-        fixed = next((at for at, part in enumerate(parts) if not isinstance(part, str)), len(parts))
+        parts = list(parts_of(head["refr"]))
+        fixed = written(parts)
         yield WrittenRule(
             package=package,
             name=tuple(parts[:fixed]),
@@ -102,7 +103,7 @@ def written_rules(tree: Mapping[str, Any]) -> Iterator[WrittenRule]:
 
 def package_of(tree: Mapping[str, Any]) -> str:
     """The name of a module's package."""
-    return ".".join(str(part) for part in _parts(tree["ast"]["package"]["refr"]))
+    return ".".join(str(part) for part in parts_of(tree["ast"]["package"]["refr"]))
 
 
 def _index(text: bytes, part: Any) -> Index:
@@ -148,21 +149,6 @@ def _span(node: Mapping[str, Any]) -> Mapping[str, int]:
     ((_, inner),) = node.items()
     span: Mapping[str, int] = inner["span"]
     return span
-
-
-def _parts(ref: Mapping[str, Any]) -> Iterator[Any]:
-    ((kind, node),) = ref.items()
-    if kind == "Var":
-        yield node["value"]
-    elif kind == "RefDot":
-        yield from _parts(node["refr"])
-        yield node["field"][1]
-    elif kind == "RefBrack":
-        yield from _parts(node["refr"])
-        text = node["index"].get("String")
-        yield text["value"] if text else node["index"]
-    else:
-        yield ref
 
 
 def _names(node: Any) -> Iterator[str]:

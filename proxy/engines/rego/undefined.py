@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from proxy.engines.rego.names import Definition, Path, Policies, fixed, parts_of
+from proxy.engines.rego.names import Definition, Policies
 from proxy.engines.rego.reads import reached
+from proxy.engines.rego.references import Path, fixed, parts_of
 
 Node = Mapping[str, Any]
 
