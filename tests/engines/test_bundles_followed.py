@@ -28,6 +28,7 @@ from proxy.engines.sources.signatures import Verification, VerificationKey
 from proxy.ports import Unavailable
 from tests.engines.archiving import packed
 from tests.engines.serving import BundleServer, answering
+from tests.following import until
 
 POLL_S = 0.02
 
@@ -469,9 +470,9 @@ async def test_a_file_that_changes_is_followed_beside_a_bundle(server: BundleSer
     file.write_text(policy("allow"))
     async with following(place(server, poll_s=60), paths=[tmp_path]) as followed:
         await followed.told()
-        await _until(lambda: file.write_text(policy("deny")), lambda: followed.watcher.reloads == 2)
+        await until(lambda: file.write_text(policy("deny")), lambda: followed.watcher.reloads == 2)
         assert await followed.effect() == "deny"
-        await _until(lambda: file.write_text("package"), lambda: followed.watcher.faults)
+        await until(lambda: file.write_text("package"), lambda: followed.watcher.faults)
         assert followed.watcher.notes()[0].startswith("policies: the last good ones are in force; ")
         assert await followed.effect() == "deny"
 
@@ -482,9 +483,9 @@ async def test_a_bundle_in_a_file_is_followed(tmp_path: Path) -> None:
     async with following(paths=[file]) as followed:
         await followed.watcher.reload()
         assert await followed.effect() == "allow"
-        await _until(lambda: _replaced(file, bundle("deny")), lambda: followed.watcher.reloads == 2)
+        await until(lambda: _replaced(file, bundle("deny")), lambda: followed.watcher.reloads == 2)
         assert await followed.effect() == "deny"
-        await _until(lambda: _replaced(file, bundle("allow")[:50]), lambda: followed.watcher.faults)
+        await until(lambda: _replaced(file, bundle("allow")[:50]), lambda: followed.watcher.faults)
         assert await followed.effect() == "deny"
 
 
@@ -492,16 +493,6 @@ def _replaced(file: Path, content: bytes) -> None:
     beside = file.with_name("new")
     beside.write_bytes(content)
     beside.rename(file)
-
-
-async def _until(change: Any, done: Any) -> None:
-    """Make a change, again until the watch, which takes a moment to stand, has seen it."""
-    while not done():
-        change()
-        for _ in range(10):
-            if done():
-                return
-            await asyncio.sleep(0.02)
 
 
 async def test_everything_is_fetched_once_to_be_checked(server: BundleServer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from proxy.engines.following.loading import loaded
 from proxy.engines.following.watching import PolicyWatcher
 from proxy.engines.regorus import RegorusEngine
 from proxy.engines.sources.policyset import PolicySet
+from tests.following import until
 
 ALLOW = 'package callgate.call\n\ndecision := {"effect": "allow"}\n'
 DENY = 'package callgate.call\n\ndecision := {"effect": "deny"}\n'
@@ -44,16 +45,6 @@ async def watching(folder: Path) -> AsyncIterator[tuple[Watched, PolicyWatcher]]
     finally:
         stop.set()
         await task
-
-
-async def until(change: Callable[[], object], done: Callable[[], object]) -> None:
-    """Make a change, again until the watch has seen it; bounded by the test's own time-out."""
-    while not done():
-        change()
-        for _ in range(10):
-            if done():
-                return
-            await asyncio.sleep(0.02)
 
 
 async def effect(engine: RegorusEngine) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +12,7 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.http.identity import Anonymous, ApiKeys, FileFollower, Identity, Passthrough, Unidentified
+from tests.following import until
 
 NOW = 1_900_000_000.0  # 2030-03-17T17:46:40Z
 
@@ -113,16 +114,6 @@ async def following(path: Path, look_ms: int = 5000) -> AsyncIterator[tuple[ApiK
         stop.set()
         await task
         await follower.close()
-
-
-async def until(change: Callable[[], object], done: Callable[[], object]) -> None:
-    """Make a change, again until the watch that is being set up has seen it; bounded by the time-out."""
-    while not done():
-        change()
-        for _ in range(10):
-            if done():
-                return
-            await asyncio.sleep(0.02)
 
 
 def known(keys: ApiKeys, *texts: str) -> list[bool]:

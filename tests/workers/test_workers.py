@@ -238,9 +238,12 @@ async def test_workers_end_with_the_process_that_started_them(
 ) -> None:
     with serving(tmp_path, **shared(provider, redis)) as command:
         await command.ready()
+        processes = command.workers().values()
+        assert len(processes) == 2
+        assert not any(map(gone, processes))
         await command.end(signal.SIGKILL)
         async with asyncio.timeout(20):
-            while not all(gone(process) for process in command.workers().values()):
+            while not all(map(gone, processes)):
                 await asyncio.sleep(0.05)
 
 
