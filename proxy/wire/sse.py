@@ -11,6 +11,7 @@ _BLANK_LINE = re.compile(_LINE_END + _LINE_END)
 _SPLIT = re.compile(_LINE_END)
 # Lines that say nothing: blank ones, comments, and the fields that hold neither data nor a name.
 _SILENT = frozenset({b"", b"id", b"retry"})
+_LF, _CR = 10, 13
 _BOM = b"\xef\xbb\xbf"
 _BLANK_LINES = (b"\n\n", b"\n\r", b"\r\r", b"\n\r\n", b"\r\r\n")
 
@@ -46,11 +47,12 @@ class SseDecoder:
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """The events that these bytes complete."""
-        if not (self._rest or self._has_cr) and self._is_plain(chunk):
-            self._first = False
-            return [Frame(chunk, chunk[6:-2])]
-        self._has_cr = self._has_cr or b"\r" in chunk
         rest = self._rest
+        has_cr = self._has_cr or _CR in chunk
+        if not (rest or has_cr) and len(chunk) <= self._max_event_bytes and (whole := _plain(chunk)):
+            self._first = False
+            return [whole]
+        self._has_cr = has_cr
         buffer: bytes | bytearray = chunk
         if rest:
             rest += chunk
@@ -65,16 +67,6 @@ class SseDecoder:
             end = find_end(buffer, start)
         self._keep(buffer, start)
         return frames
-
-    def _is_plain(self, chunk: bytes) -> bool:
-        """Whether these bytes are one whole event of one line: what a model's stream mostly brings."""
-        return (
-            chunk.startswith(b"data: ")
-            and chunk.endswith(b"\n\n")
-            and chunk.count(b"\n") == 2
-            and b"\r" not in chunk
-            and len(chunk) <= self._max_event_bytes
-        )
 
     def _exceeds(self, size: int) -> bool:
         self.too_large = self.too_large or size > self._max_event_bytes
@@ -96,23 +88,27 @@ class SseDecoder:
         return [self._frame(rest)] if rest and not self.too_large else []
 
     def _frame(self, raw: bytes) -> Frame:
-        if self._is_plain(raw):
+        if _CR not in raw and (plain := _plain(raw)) is not None:
             self._first = False
-            return Frame(raw, raw[6:-2])
-        if (named := _named(raw)) is not None:
-            self._first = False
-            return named
+            return plain
         text = raw.removeprefix(_BOM) if self._first else raw
         self._first = False
         return _read_lines(raw, text)
 
 
-def _named(raw: bytes) -> Frame | None:
-    """An event of two lines, its name and its data, without looking at each line."""
-    if not raw.startswith(b"event: ") or not raw.endswith(b"\n\n") or raw.count(b"\n") != 3 or b"\r" in raw:
+def _plain(raw: bytes) -> Frame | None:
+    """One whole event of one line, or of its name and one line, without looking at each line.
+
+    That is what a model's stream mostly brings. ``raw`` has no carriage return.
+    """
+    if not raw.endswith(b"\n\n"):
         return None
-    event, found, data = raw[7:-2].partition(b"\ndata: ")
-    return Frame(raw, data, event) if found else None
+    line, last = raw.find(_LF), len(raw) - 2
+    if line == last:
+        return Frame(raw, raw[6:-2]) if raw.startswith(b"data: ") else None
+    if raw.find(_LF, line + 1) == last and raw.startswith(b"event: ") and raw.startswith(b"data: ", line + 1):
+        return Frame(raw, raw[line + 7 : -2], raw[7:line])
+    return None
 
 
 def _end(buffer: bytes | bytearray, search: int) -> int:

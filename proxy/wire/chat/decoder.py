@@ -12,25 +12,7 @@ from proxy.wire.codec import BodyReader, Caps, IncompleteTurn, MalformedTurn, as
 from proxy.wire.sse import Frame
 from proxy.wire.writing import write_json
 
-
-class _Passing:
-    """The frames of one read that go on at once."""
-
-    def __init__(self) -> None:
-        self._frames: list[ReadFrame] = []
-        self._text: list[str] = []
-
-    def add(self, read: ReadFrame, text: str) -> None:
-        self._frames.append(read)
-        if text:
-            self._text.append(text)
-
-    def event(self) -> Sequence[Passage]:
-        frames = self._frames
-        if not frames:
-            return ()
-        raw = frames[0].frame.raw if len(frames) == 1 else b"".join([read.frame.raw for read in frames])
-        return (Passage(raw, "".join(self._text), tuple(frames)),)
+_LINE_FEED = 0x0A
 
 
 class StreamDecoder:
@@ -66,40 +48,44 @@ class StreamDecoder:
 
     def _take(self, frames: Sequence[Frame]) -> Sequence[Event]:
         """What the frames come to. What stood before a frame without a reading still goes on."""
-        passing = _Passing()
+        passing: list[ReadFrame] = []
         failure: Sequence[Failure] = ()
         for frame in frames:
             try:
-                failure = self._take_frame(frame, passing)
+                taken = self._take_frame(frame)
+                if isinstance(taken, Failure):
+                    failure = (taken,)
+                elif self.holding:
+                    self._hold(taken)
+                else:
+                    passing.append(taken)
             except MalformedTurn as exc:
                 self._break(exc)
             if self.done:
                 break
         if self._sse.too_large and not self.done:
             self._break(MalformedTurn("an event is larger than limits.max_event_bytes"))
-        return [*passing.event(), *failure]
+        return (_passage(passing), *failure) if passing else failure
 
     def _break(self, exc: MalformedTurn) -> None:
         self._broken, self.done = exc, True
 
-    def _take_frame(self, frame: Frame, passing: _Passing) -> Sequence[Failure]:
+    def _take_frame(self, frame: Frame) -> ReadFrame | Failure:
         self._bytes += len(frame.raw)
         if self._bytes > self._caps.max_response_bytes:
             raise MalformedTurn("the answer is larger than limits.max_response_bytes")
-        wire = self._read(frame)
-        if wire is not None and (wire.get("error") or frame.event == b"error"):
+        data = frame.data or b""
+        wire = self._read(data)
+        if wire is None:
+            return ReadFrame(frame, None)
+        if wire.get("error") or frame.event == b"error":
             self.done = True
-            return (_failure(frame.raw, frame.data or b"", wire, b"data: %b\n\n"),)
-        text = self._take_choices(frame.data or b"", wire) if wire is not None else ""
-        read = ReadFrame(frame, wire)
-        if self.holding:
-            self._hold(read)
-        else:
-            passing.add(read, text)
-        return ()
+            return _failure(frame.raw, data, wire, b"data: %b\n\n")
+        text = self._take_text(data, wire)
+        return ReadFrame(frame, wire, self._take_choices(data, wire) if text is None else text)
 
-    def _read(self, frame: Frame) -> dict[str, Any] | None:
-        data = frame.data.strip() if frame.data is not None else b""
+    def _read(self, data: bytes) -> dict[str, Any] | None:
+        data = data.strip()
         if not data:
             return None
         if data == b"[DONE]":
@@ -109,9 +95,29 @@ class StreamDecoder:
             wire = loads_frame(data)
         except Fault as exc:
             raise MalformedTurn(f"an event is {exc}") from None
-        if not isinstance(wire, dict):
-            raise MalformedTurn("an event is not an object")
-        return wire
+        return _object(wire, "an event")
+
+    def _take_text(self, data: bytes, wire: dict[str, Any]) -> str | None:
+        """Take in a frame that has more text for one known choice, and nothing else; returns the text.
+
+        That is what nearly every frame of a stream is. It comes to what ``_take_choices`` would make of it;
+        None is left to that: more choices or members, a first or a last delta, whatever might hold a call.
+        """
+        choices = wire.get("choices")
+        if type(choices) is not list or len(choices) != 1 or type(choice := choices[0]) is not dict:
+            return None
+        delta, index = choice.get("delta"), choice.get("index", 0)
+        if type(delta) is not dict or len(delta) != 1 or type(text := delta.get("content")) is not str:
+            return None
+        known = self._reading.choices.get(index) if type(index) is int else None
+        if known is None or choice.get("finish_reason") is not None or "message" in choice:
+            return None
+        if _LINE_FEED in data or may_hide_calls(data):
+            return None
+        if "usage" in wire or not self._reading.has_head:
+            self._reading.take_head(wire)
+        known.take(delta)
+        return text
 
     def _take_choices(self, data: bytes, wire: dict[str, Any]) -> str:
         """Take in the frame's choices; returns their text."""
@@ -142,6 +148,13 @@ class StreamDecoder:
         if self._held_bytes > self._caps.max_held_bytes:
             raise MalformedTurn("the held part of the answer is larger than limits.max_held_bytes")
         self._held.append(passing)
+
+
+def _passage(reads: list[ReadFrame]) -> Passage:
+    if len(reads) == 1:
+        return Passage(reads[0].frame.raw, reads[0].text, (reads[0],))
+    raw, text = b"".join([read.frame.raw for read in reads]), "".join([read.text for read in reads])
+    return Passage(raw, text, tuple(reads))
 
 
 def _take_delta_calls(choice: Choice, delta: dict[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from proxy.wire.writing import joined
 CALL_KEYS = ("tool_calls", "function_call")
 # Never accumulated for the assistant message that is sent back.
 _NOT_RESENT = {"role", *CALL_KEYS}
+_GROWING = (str, list)
 
 
 @dataclass
@@ -33,10 +34,13 @@ class Choice:
         for key, value in delta.items():
             if value is None or key in _NOT_RESENT:
                 continue
-            pieces = self.fields.setdefault(key, [])
-            if pieces and not (isinstance(value, (str, list)) and isinstance(pieces[-1], (str, list))):
-                pieces.clear()
-            pieces.append(value)
+            pieces = self.fields.get(key)
+            if pieces is None:
+                self.fields[key] = [value]
+            elif isinstance(value, _GROWING) and isinstance(pieces[-1], _GROWING):
+                pieces.append(value)
+            else:
+                pieces[:] = [value]
 
     def take_finish(self, reason: Any) -> None:
         """Take in a finish reason; none, or an empty one, says nothing."""
@@ -68,6 +72,8 @@ class ReadFrame:
 
     frame: Frame
     object: dict[str, Any] | None
+    text: str = ""
+    """What it says, in all of its choices."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,8 @@ class Reading:
         self.id = self.model = ""
         self.usage: dict[str, Any] | None = None
         self.choices: dict[int, Choice] = {}
+        self.has_head = False
+        """Nothing more is to be learned of id and model."""
         self._max_calls = max_calls
 
     def choice(self, wire: dict[str, Any]) -> Choice:
@@ -140,6 +148,7 @@ class Reading:
             self.id = id
         if not self.model and isinstance(model := wire.get("model"), str):
             self.model = model
+        self.has_head = bool(self.id and self.model)
         if isinstance(usage := wire.get("usage"), dict):
             self.usage = usage
 
