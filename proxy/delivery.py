@@ -50,9 +50,15 @@ class Delivery:
 
     async def passage(self, passage: Passage) -> None:
         """Bytes without a call go on at once."""
-        self.said_text = self.said_text or bool(passage.text)
-        self._down.holding = False
-        await self.send(self._writer.passage(passage))
+        if passage.text:
+            self.said_text = True
+        down = self._down
+        down.holding = False
+        if data := self._writer.passage(passage):
+            # As ``send`` does, without a coroutine of its own for every frame of a stream.
+            if self.first_byte_s is None:
+                self.first_byte_s = perf_counter() - self._began
+            await down.send(data)
 
     async def raw(self, data: bytes) -> None:
         """The provider's own last words."""

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import orjson
+
 from proxy.model import MAX_SAFE_INTEGER, dumps
 from proxy.wire.codec import MalformedTurn
 
@@ -32,6 +34,15 @@ def _written(value: Any, escape: bool) -> bytes:
             return joined([text]).encode()
     except RecursionError:
         raise MalformedTurn("the answer is nested too deeply") from None
+
+
+def is_as_written(data: bytes, value: Any) -> bool:
+    """Whether compact JSON writes the value with just these bytes: then they are UTF-8, and no key is there
+    twice."""
+    try:
+        return orjson.dumps(value) == data
+    except TypeError:
+        return False
 
 
 def joined(pieces: Iterable[str]) -> str:

@@ -33,9 +33,9 @@ class StreamEncoder:
         if self._continuity.rounds:
             return b"".join(map(self._rewrite, passage.frames))
         for read in passage.frames:
-            if read.object is not None:
-                self._continuity.see(read.object)
-                self._roles.see(read.object)
+            if (wire := read.object) is not None:
+                self._continuity.see(wire)
+                self._roles.see(wire)
         return passage.raw
 
     def _rewrite(self, read: ReadFrame) -> bytes:
@@ -141,7 +141,7 @@ class _Roles:
     def see(self, wire: Json) -> None:
         """Take note of roles that go on with the provider's own bytes."""
         for choice in wire.get("choices") or ():
-            if not self.is_said(choice) and (choice.get("delta") or {}).get("role"):
+            if (delta := choice.get("delta")) and "role" in delta and delta["role"]:
                 self._said.add(choice.get("index", 0))
 
     def apply(self, choice: Json) -> Json:

@@ -14,12 +14,14 @@ from proxy.wire.writing import is_whole, joined
 
 CALL = "tool_use"
 _RAN = ("server_tool_use", "mcp_tool_use")
+_TAKING_INPUT = frozenset({CALL, *_RAN})
 # With these a client does no more than to show them or to send them back; what is a call in them has run.
 _PASSIVE = frozenset(
     {"text", "thinking", "redacted_thinking", "connector_text", "container_upload", "compaction"}
 ) | {"fallback", "mcp_tool_listing", *_RAN}
 # What a client could act on in a block that nothing is known of.
 _ACTING = frozenset({"id", "name", "input", "arguments", "call", "tool"})
+_TEXTS = ("text", "text_delta")
 _APPENDED = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 # With these a turn may stand as the provider ended it, with calls or without.
 KEPT_REASONS = frozenset(
@@ -28,13 +30,25 @@ KEPT_REASONS = frozenset(
 _CUT_REASONS = frozenset({"max_tokens", "model_context_window_exceeded", "refusal"})
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: there is one a frame
 class ReadFrame:
     """A frame beside its reading (None for a comment), and the block that it is a piece of."""
 
     frame: Frame
     wire: dict[str, Any] | None
     block: Block | None = None
+
+    @property
+    def text(self) -> str:
+        """The text that it says, as a piece of a block."""
+        wire = self.wire
+        if wire is None or self.block is None:
+            return ""
+        part = wire.get("delta") or wire.get("content_block")
+        if not isinstance(part, dict) or part.get("type") not in _TEXTS:
+            return ""
+        text = part.get("text")
+        return text if isinstance(text, str) else ""
 
 
 @dataclass(eq=False)
@@ -64,14 +78,16 @@ class Block:
     def take(self, delta: dict[str, Any]) -> None:
         """Take in one delta; raises ``MalformedTurn`` where clients would not agree on what it belongs to."""
         kind = delta.get("type")
-        takes_input = self.is_call or self.start["type"] in _RAN
+        takes_input = self.start["type"] in _TAKING_INPUT
         if takes_input != (kind == "input_json_delta"):
             raise MalformedTurn("a block carries a delta of another kind of block")
         if (key := _APPENDED.get(str(kind))) is not None:
             piece = delta.get(key)
             if not isinstance(piece, str):
                 raise MalformedTurn(f"a {kind} carries no text")
-            self._pieces.setdefault(key, []).append(piece)
+            if (pieces := self._pieces.get(key)) is None:
+                pieces = self._pieces[key] = []
+            pieces.append(piece)
         elif kind == "citations_delta":
             self._citations.append(delta.get("citation"))
         else:
@@ -203,6 +219,7 @@ def read_calls(
 
 
 # Without one of these a frame cannot carry a call; "\u00" can spell any key.
+_BACKSLASH = 0x5C
 _CALL_WORDS = (b"tool_use", b"partial_json", b"\\u00")
 _NAMES = frozenset({"type", "index", "message", "content", "content_block", "delta", "partial_json"}) | {
     "id",
@@ -216,6 +233,10 @@ _NAMES = frozenset({"type", "index", "message", "content", "content_block", "del
 def may_hide_calls(data: bytes) -> bool:
     """Whether some client could find a call in a text in which this reading found none."""
     lowered = data.lower()
+    # This is asked of every event of every stream, so the commonest answer comes first. A byte is found many
+    # times faster than text.
+    if lowered.find(b"tool_use") < 0 and lowered.find(b"partial_json") < 0 and _BACKSLASH not in data:
+        return False
     return any(word in lowered for word in _CALL_WORDS)
 
 

@@ -11,6 +11,7 @@ from proxy.wire.messages.blocks import Block, ReadFrame, may_hide_calls
 from proxy.wire.messages.reading import Reading, read_object
 from proxy.wire.sse import Frame
 
+_PIECES = ("content_block_delta", "content_block_start", "content_block_stop")
 # These find their place among the held items by themselves.
 _ORDERED = frozenset({"message_start", "message_delta", "message_stop"})
 
@@ -67,7 +68,7 @@ class StreamDecoder:
                 self._break(exc)
         if self._sse.too_large and not self.done:
             self._break(MalformedTurn("an event is larger than limits.max_event_bytes"))
-        return [*_passage(passing), *events]
+        return (_passage(passing), *events) if passing else events
 
     def _break(self, exc: MalformedTurn) -> None:
         self._broken, self.done = exc, True
@@ -92,28 +93,26 @@ class StreamDecoder:
 
     def _take_frame(self, frame: Frame) -> ReadFrame | Failure:
         wire = _read(frame)
+        read = ReadFrame(frame, wire)
         if wire is None:
-            return ReadFrame(frame, None)
+            return read
         kind = wire.get("type")
-        data = frame.data or b""
         if frame.event == b"error" or (kind == "error" and not frame.event):
-            if may_hide_calls(data):
+            if may_hide_calls(frame.data or b""):
                 raise MalformedTurn("an error could hold a call")
             return Failure(frame.raw, _error_message(wire))
         if frame.event not in (b"", b"message", str(kind).encode()):
             raise MalformedTurn("an event's name is not its type")
-        read = ReadFrame(frame, wire)
-        match kind:
-            case "message_start":
-                self._start(read, as_dict(wire.get("message"), "a message"))
-            case "content_block_start" | "content_block_delta" | "content_block_stop":
-                return ReadFrame(frame, wire, self._take_piece(kind, wire))
-            case "message_delta":
-                self._take_end(wire)
-            case "message_stop":
-                self._stop()
-            case _:
-                _check_unknown(kind, wire, data)
+        if kind in _PIECES:
+            read.block = self._take_piece(kind, wire)
+        elif kind == "message_start":
+            self._start(read, as_dict(wire.get("message"), "a message"))
+        elif kind == "message_delta":
+            self._take_end(wire)
+        elif kind == "message_stop":
+            self._stop()
+        else:
+            _check_unknown(kind, wire, frame.data or b"")
         return read
 
     def _start(self, read: ReadFrame, message: dict[str, Any]) -> None:
@@ -189,17 +188,11 @@ class StreamDecoder:
         self.holding = self.done = self._stopped = True
 
 
-def _passage(frames: Sequence[ReadFrame]) -> Sequence[Passage]:
-    if not frames:
-        return ()
-    text = "".join(_text(read.wire) for read in frames if read.block is not None)
-    return (Passage(b"".join([read.frame.raw for read in frames]), text, tuple(frames)),)
-
-
-def _text(wire: dict[str, Any] | None) -> str:
-    part = (wire or {}).get("delta") or (wire or {}).get("content_block") or {}
-    text = part.get("text") if part.get("type") in ("text", "text_delta") else None
-    return text if isinstance(text, str) else ""
+def _passage(reads: list[ReadFrame]) -> Passage:
+    if len(reads) == 1:
+        return Passage(reads[0].frame.raw, reads[0].text, (reads[0],))
+    raw, text = b"".join([read.frame.raw for read in reads]), "".join([read.text for read in reads])
+    return Passage(raw, text, tuple(reads))
 
 
 def _read(frame: Frame) -> dict[str, Any] | None:

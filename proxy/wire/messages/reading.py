@@ -18,8 +18,10 @@ from proxy.wire.messages.blocks import (
     may_hide_calls,
     read_calls,
 )
+from proxy.wire.writing import is_as_written
 
 _INPUT_COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+_NUL = 0
 _WITH_CALLS = KEPT_REASONS | {"tool_use"}
 
 
@@ -147,7 +149,7 @@ def read_object(data: bytes, what: str) -> dict[str, Any]:
     if not isinstance(wire, dict):
         raise MalformedTurn(f"{what} is not an object")
     # The reader takes UTF-16, and clients do not.
-    if may_hide or b"\0" in data:
+    if may_hide or _NUL in data:
         _check_keys(data, wire)
     return wire
 
@@ -163,10 +165,13 @@ def _holds_call(wire: Any) -> bool:
 
 def _check_keys(data: bytes, wire: dict[str, Any]) -> None:
     """Raise ``MalformedTurn`` unless every client finds the same calls in this text."""
-    if has_duplicate_keys(data):
+    as_written = is_as_written(data, wire)
+    if not as_written and has_duplicate_keys(data):
         raise MalformedTurn("the answer names a key twice")
     if has_odd_keys(wire):
         raise MalformedTurn("the answer spells a key in a way that only some clients read")
+    if as_written:
+        return
     try:
         is_text = b"\0" not in data and bool(data.decode())
     except UnicodeDecodeError:

@@ -189,7 +189,7 @@ class Items:
         by_id = self._by_id.get(id) if isinstance(id, str) else None
         if not _is_index(index):
             return by_id or (self.all[-1] if self.all else None)
-        if by_id is not None and by_id.index in (index, None):
+        if by_id is not None and (by_id.index == index or by_id.index is None):
             return by_id
         return self._by_index.get(index if isinstance(index, int) else -1) or by_id
 

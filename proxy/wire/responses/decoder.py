@@ -16,8 +16,10 @@ from proxy.wire.responses.items import Json
 from proxy.wire.responses.keys import check_keys
 from proxy.wire.sse import Frame
 
-BEGINNINGS = {"response.created", "response.queued", "response.in_progress"}
+BEGINNING = "response.created"
+BEGINNINGS = {BEGINNING, "response.queued", "response.in_progress"}
 ENDS = {"response.completed", "response.incomplete", "response.cancelled"}
+_TEXT = "response.output_text.delta"
 # The events that carry fragments of a call's arguments, and the kind of item that they belong to.
 _FRAGMENTS = {
     "response.function_call_arguments": "function_call",
@@ -25,13 +27,15 @@ _FRAGMENTS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: there is one a frame
 class ReadFrame:
     """A frame beside its reading (None for a comment or the end mark), and the item that it is about."""
 
     frame: Frame
     object: Json | None
     item: Item | None = None
+    text: str = ""
+    """What it says."""
 
 
 @dataclass(frozen=True)
@@ -161,30 +165,27 @@ class StreamDecoder:
     def _take(self, frames: Sequence[Frame]) -> Sequence[Event]:
         """What the frames come to. What stood before a frame without a reading still goes on."""
         passing: list[ReadFrame] = []
-        texts: list[str] = []
-        failed: list[Event] = []
+        failed: Sequence[Event] = ()
         for frame in frames:
             if self.done:
                 break
             try:
                 wire = self._read(frame)
                 if isinstance(wire, Failure):
-                    failed, self.done = [wire], True
+                    failed, self.done = (wire,), True
                     break
-                read, text = ReadFrame(frame, wire), ""
+                read = ReadFrame(frame, wire)
                 if wire is not None:
-                    item, text = self._take_event(frame, wire)
-                    read = ReadFrame(frame, wire, item)
+                    read.item, read.text = self._take_event(frame, wire)
                 if self.holding:
                     self._hold(read)
                 else:
                     passing.append(read)
-                    texts.append(text)
             except MalformedTurn as exc:
                 self._broken, self.done = exc, True
         if self._sse.too_large and not self.done:
             self._broken, self.done = MalformedTurn("an event is larger than limits.max_event_bytes"), True
-        return [*_passage(passing, texts), *failed]
+        return (_passage(passing), *failed) if passing else failed
 
     def _hold(self, read: ReadFrame) -> None:
         self._held_bytes += len(read.frame.raw)
@@ -222,6 +223,8 @@ class StreamDecoder:
     def _take_event(self, frame: Frame, wire: Json) -> tuple[Item | None, str]:
         """Take in an event; the item that it is about, and the text that it says."""
         type = str(wire["type"])
+        if type == _TEXT:
+            return self._take_other(frame, type, wire)
         if type in BEGINNINGS or type in ENDS:
             self._take_lifecycle(type, as_dict(wire.get("response"), "response"))
             return None, ""
@@ -299,14 +302,15 @@ class StreamDecoder:
 
     def _take_other(self, frame: Frame, type: str, wire: Json) -> tuple[Item | None, str]:
         """Text, and what the provider tells of what it runs by itself."""
-        self.holding = self.holding or type.startswith("response.shell_call_command")
+        if type.startswith("response.shell_call_command"):
+            self.holding = True
         item = self._reading.items.find(wire) if "output_index" in wire or "item_id" in wire else None
         if item is not None and item.is_call:
             item.regular = False  # fragments of a shell's commands and the like
             return item, ""
-        if b'"call_id"' in (frame.data or b""):
+        if (frame.data or b"").find(b'"call_id"') >= 0:
             raise MalformedTurn(f"an event of the kind {type[:64]!r} speaks of a call")
-        text = wire.get("delta") if type == "response.output_text.delta" else None
+        text = wire.get("delta") if type == _TEXT else None
         if isinstance(text, str):
             if item is not None and item.type == "message":
                 self._keep(frame)
@@ -320,10 +324,11 @@ class StreamDecoder:
             raise MalformedTurn("the answer is larger than limits.max_response_bytes")
 
 
-def _passage(reads: Sequence[ReadFrame], texts: Sequence[str]) -> Sequence[Passage]:
-    if not reads:
-        return ()
-    return (Passage(b"".join([read.frame.raw for read in reads]), "".join(texts), tuple(reads)),)
+def _passage(reads: list[ReadFrame]) -> Passage:
+    if len(reads) == 1:
+        return Passage(reads[0].frame.raw, reads[0].text, (reads[0],))
+    raw, text = b"".join([read.frame.raw for read in reads]), "".join([read.text for read in reads])
+    return Passage(raw, text, tuple(reads))
 
 
 def _failed(frame: Frame, wire: Json) -> Failure:

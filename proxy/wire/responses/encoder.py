@@ -8,7 +8,7 @@ from proxy.model import Passage, Turn, loads
 from proxy.wire.chat.rewriting import add_usage, error_body
 from proxy.wire.responses import items
 from proxy.wire.responses.building import Item
-from proxy.wire.responses.decoder import BEGINNINGS, ENDS, ReadFrame, ResponseTurn
+from proxy.wire.responses.decoder import BEGINNING, BEGINNINGS, ENDS, ReadFrame, ResponseTurn
 from proxy.wire.responses.events import event, item_events, message
 from proxy.wire.responses.items import Json
 from proxy.wire.writing import write_json
@@ -104,7 +104,7 @@ class StreamEncoder:
         frames: Sequence[ReadFrame] = passage.frames
         if not self._rewriting and self._output.head:
             # A held turn that is released into an answer that has begun is a second response.
-            self._rewriting = any((r.object or {}).get("type") == "response.created" for r in frames)
+            self._rewriting = any([r.object is not None and r.object["type"] == BEGINNING for r in frames])
         if self._rewriting:
             return b"".join(map(self._rewrite, frames))
         for read in frames:
