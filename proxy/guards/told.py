@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.model import ToolCall
-from proxy.record import masked
+from proxy.record import Fact, masked
 
 POLICY_FACT = "policy"
 """Under which a record's facts keep it."""
@@ -16,7 +16,7 @@ MAX_QUERY_CHARS = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Told(Fact):
     """The input of one decision, as the record of its call may hold it.
 
     Making one costs nothing: the sink's own thread picks out what is kept. Arguments stand once in the log,
@@ -34,33 +34,39 @@ class Told:
     def fields(self) -> dict[str, Any]:
         """What the rest of the record does not say; what is empty is left out."""
         document, history = self.document, self.document["history"]
-        kept = {
-            "turn": document["conversation"]["turn"],
-            "calls": [[call["id"], call["name"], call["turn"]] for call in history["calls"]],
-            "labels": history["labels"],
-            "approval": document["approval"],
-            "tool": document["tool"] if document["tool"]["registered"] else None,
-        }
-        if len(document["batch"]) > 1:
-            kept["batch"] = [[call["id"], call["name"]] for call in document["batch"]]
-            kept["at"] = next((at for at, call in enumerate(self.batch) if call is self.call), None)
-        if self.capture == "full":
-            kept |= self._content()
-        else:
-            kept["capture"] = self.capture
-        found = {name: value for name, value in kept.items() if value not in (None, [], {})}
-        return found | self._repaired()
+        told: dict[str, Any] = {"turn": document["conversation"]["turn"]}
+        if calls := history["calls"]:
+            told["calls"] = [[call["id"], call["name"], call["turn"]] for call in calls]
+        if labels := history["labels"]:
+            told["labels"] = labels
+        if approval := document["approval"]:
+            told["approval"] = approval
+        if document["tool"]["registered"]:
+            told["tool"] = document["tool"]
+        if len(batch := document["batch"]) > 1:
+            told["batch"] = [[call["id"], call["name"]] for call in batch]
+            told |= self._place()
+        if self.capture != "full":
+            return {**told, "capture": self.capture}
+        return told | self._content()
+
+    def _place(self) -> dict[str, int]:
+        at = next((at for at, call in enumerate(self.batch) if call is self.call), None)
+        return {} if at is None else {"at": at}
 
     def _content(self) -> dict[str, Any]:
         """What people wrote, and what is said of them."""
-        query = self.document["conversation"]["query"]
-        content = {"claims": self.document["principal"]["claims"], "query": query[:MAX_QUERY_CHARS]}
-        return content | ({"query_chars": len(query)} if len(query) > MAX_QUERY_CHARS else {})
+        query, claims = self.document["conversation"]["query"], self.document["principal"]["claims"]
+        content: dict[str, Any] = {"claims": claims} if claims else {}
+        content["query"] = query[:MAX_QUERY_CHARS]
+        if len(query) > MAX_QUERY_CHARS:
+            content["query_chars"] = len(query)
+        return content | self._repaired()
 
     def _repaired(self) -> dict[str, Any]:
         """The arguments, where a guard had repaired them before policy was asked."""
         judged = self.document["call"]["arguments"]
-        if self.capture != "full" or judged is None or _same(judged, self.call.arguments):
+        if judged is None or _same(judged, self.call.arguments):
             return {}
         return {"arguments": masked(judged, self.mask)}
 

@@ -13,7 +13,7 @@ from proxy.wire.sse import Frame
 
 _PIECES = ("content_block_delta", "content_block_start", "content_block_stop")
 # These find their place among the held items by themselves.
-_ORDERED = frozenset({"message_start", "message_delta", "message_stop"})
+_ORDERED = ("message_start", "message_delta", "message_stop")
 
 
 class StreamDecoder:
@@ -79,7 +79,7 @@ class StreamDecoder:
         if self._raw_bytes > self._caps.max_held_bytes:
             raise MalformedTurn("the held part of the answer is larger than limits.max_held_bytes")
         self._raw.append(frame.raw)
-        named = read.wire is None or frame.event == str(read.wire.get("type")).encode()
+        named = read.wire is None or frame.event == str(read.wire.get("type")).encode(errors="replace")
         # Clients may drop an event that has no name, or no blank line after it.
         self._reading.canonical = self._reading.canonical and named and frame.is_ended
         if read.block is not None:
@@ -101,7 +101,7 @@ class StreamDecoder:
             if may_hide_calls(frame.data or b""):
                 raise MalformedTurn("an error could hold a call")
             return Failure(frame.raw, _error_message(wire))
-        if frame.event not in (b"", b"message", str(kind).encode()):
+        if frame.event not in (b"", b"message", str(kind).encode(errors="replace")):
             raise MalformedTurn("an event's name is not its type")
         if kind in _PIECES:
             read.block = self._take_piece(kind, wire)

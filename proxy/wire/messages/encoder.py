@@ -52,7 +52,7 @@ def _unchanged(turn: Turn, arguments: Sequence[str | None]) -> bool:
 def _end(said: Mapping[str, Any], turn: Turn, forwarded: bool) -> dict[str, Any]:
     """``stop_reason`` and what stands beside it, fitting what is left of the turn."""
     reason = said.get("stop_reason")
-    if reason in KEPT_REASONS:
+    if isinstance(reason, str) and reason in KEPT_REASONS:
         return dict(said)
     if forwarded:
         return {**said, "stop_reason": "tool_use", "stop_sequence": None}
