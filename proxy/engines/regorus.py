@@ -16,10 +16,12 @@ from typing import Any
 import orjson
 
 from proxy.engines.evaluating.aside import Aside, Counts, proven
-from proxy.engines.evaluating.compiling import assembled, bounds_of, compiled, evaluate
+from proxy.engines.evaluating.compiling import assembled, bounds_of, compiled, evaluate, translated
 from proxy.engines.evaluating.pace import Pace
 from proxy.engines.rego.bounds import Bound
 from proxy.engines.sources.policyset import PolicyFault, PolicySet
+from proxy.engines.translated.decisions import Translated
+from proxy.engines.translated.values import Unknown
 from proxy.model import dumps
 from proxy.ports import Unavailable
 
@@ -31,6 +33,7 @@ class _InForce:
     """Policies that decide now, whole: a decision is made by what it found in force."""
 
     engine: Any
+    translated: Translated
     packages: frozenset[str]
     reads: Mapping[str, frozenset[str] | None]
     bounds: Mapping[str, Bound]
@@ -55,7 +58,14 @@ class RegorusEngine:
         limits = bounds_of(policy_set) if timeout_s is not None else {}
         aside = Aside(policy_set, self._timeout_s, self.counts)
         self._in_force = _InForce(
-            ready.engine, ready.packages, ready.reads, limits, ready.revision, aside, Pace()
+            ready.engine,
+            translated(policy_set),
+            ready.packages,
+            ready.reads,
+            limits,
+            ready.revision,
+            aside,
+            Pace(),
         )
 
     @classmethod
@@ -80,15 +90,16 @@ class RegorusEngine:
 
         Where they cannot serve, raises ``PolicyFault`` and keeps those that are in force.
         """
-        evaluator, ready, limits = await proven(policy_set)
-        engine = await assembled(policy_set)
-        if isinstance(engine, list):
-            await evaluator.close()
-            raise PolicyFault(engine)
-        aside = Aside(policy_set, self._timeout_s, self.counts, [evaluator])
+        found = await proven(policy_set)
+        ready = await assembled(policy_set, found.translation)
+        if isinstance(ready, list):
+            await found.evaluator.close()
+            raise PolicyFault(ready)
+        aside = Aside(policy_set, self._timeout_s, self.counts, [found.evaluator])
+        packages, reads = found.ready.packages, found.ready.reads
         before, self._in_force = (
             self._in_force,
-            _InForce(engine, ready.packages, ready.reads, limits, policy_set.revision, aside, Pace()),
+            _InForce(*ready, packages, reads, found.bounds, policy_set.revision, aside, Pace()),
         )
         if self.asked_aside:
             self._tell()
@@ -126,6 +137,20 @@ class RegorusEngine:
         in_force = self._in_force
         if package not in in_force.packages:
             return None
+        quick = in_force.translated
+        try:
+            found = quick.decide(package, input)
+        except Unknown:
+            return await self._asked(in_force, package, input)
+        if quick.is_doubted(package):
+            decision = await self._asked(in_force, package, input)
+            if self._in_force is in_force:
+                quick.compare(package, found, decision)
+            return decision
+        return found
+
+    async def _asked(self, in_force: _InForce, package: str, input: Mapping[str, Any]) -> Any:
+        """The decision of the engine itself."""
         input_json, bound = encoded(input), in_force.bounds.get(package)
         if bound and (not bound.holds(input_json, input) or in_force.pace.is_slow(package)):
             decision = await in_force.aside.decide(package, input_json)

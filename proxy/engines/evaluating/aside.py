@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.engines.evaluating.evaluation import BOUNDS
+from proxy.engines.evaluating.evaluation import BOUNDS, TRANSLATION
 from proxy.engines.evaluating.evaluator import Evaluator, Overrun, Ready
 from proxy.engines.rego.bounds import Bound
 from proxy.engines.sources.faults import PolicyFault
 from proxy.engines.sources.policyset import PolicySet
+from proxy.engines.translated.program import Translation
 from proxy.ports import Unavailable
 
 log = logging.getLogger("callgate.policies")
@@ -143,16 +144,28 @@ def _told(starting: asyncio.Task[None]) -> None:
         log.error("a process to evaluate policies aside cannot be started: %s", exc)
 
 
-async def proven(policy_set: PolicySet) -> tuple[Evaluator, Ready, Mapping[str, Bound]]:
-    """A process that has compiled and proven policies, and what it found; raises ``PolicyFault``."""
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A process that has compiled and proven policies, and what it found in them."""
+
+    evaluator: Evaluator
+    ready: Ready
+    bounds: Mapping[str, Bound]
+    translation: Translation
+
+
+async def proven(policy_set: PolicySet) -> Proven:
+    """Have a process compile and prove policies; raises ``PolicyFault``."""
     evaluator = _evaluator(policy_set)
     try:
         ready = await evaluator.start(policy_set)
         told = await evaluator.decide(BOUNDS, b"", _PROVING_S)
+        translation = Translation.of(await evaluator.decide(TRANSLATION, b"", _PROVING_S))
     except Unavailable as exc:
         await evaluator.close()
         raise PolicyFault([f"the policies cannot be proven: {exc}"]) from None
     except BaseException:
         await evaluator.close()
         raise
-    return evaluator, ready, {package: Bound.of(bound) for package, bound in told.items()}
+    bounds = {package: Bound.of(bound) for package, bound in told.items()}
+    return Proven(evaluator, ready, bounds, translation)

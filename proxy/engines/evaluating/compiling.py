@@ -17,6 +17,8 @@ from proxy.engines.rego.checking import Rule, check, too_deep
 from proxy.engines.rego.reads import reads
 from proxy.engines.rego.undefined import undefined
 from proxy.engines.sources.policyset import Module, PolicyFault, PolicySet
+from proxy.engines.translated.decisions import Translated
+from proxy.engines.translated.program import NOTHING, Translation, translate
 from proxy.model import dumps
 from proxy.ports import Unavailable
 
@@ -149,6 +151,31 @@ def bounds_of(policy_set: PolicySet) -> Mapping[str, Bound]:
     return bounds(trees, orjson.loads(policy_set.data_json), found.packages)
 
 
+# The data are held once more for it, as objects.
+_MAX_TRANSLATED_DATA_BYTES = 8 << 20
+
+
+@lru_cache(maxsize=4)
+def translation_of(policy_set: PolicySet) -> Translation:
+    """The decisions in Python, as far as that can be; the policies must have been checked."""
+    if len(policy_set.data_json) > _MAX_TRANSLATED_DATA_BYTES:
+        return NOTHING
+    found, engine = _examined(policy_set), regorus.Engine()
+    assert isinstance(found, _Examined)
+    for module in policy_set.modules:
+        engine.add_policy(module.path, module.text)
+    asked = frozenset(package for package in found.packages if package.startswith("callgate."))
+    return translate(orjson.loads(engine.get_ast_as_json()), orjson.loads(policy_set.data_json), asked)
+
+
+def translated(policy_set: PolicySet) -> Translated:
+    """The policies in Python, ready to decide."""
+    ready = Translated(translation_of(policy_set), orjson.loads(policy_set.data_json))
+    for _ in ready.steps():
+        pass
+    return ready
+
+
 def _added(engine: Any, module: Module) -> str | None:
     try:
         engine.add_policy(module.path, module.text)
@@ -194,11 +221,13 @@ def _proof_fault(engine: Any, package: str, input_json: str) -> str | None:
 _PIECE_BYTES = 1 << 16
 # Between two of them. A request takes several turns of the loop, and must not meet a step in each.
 _PAUSE_S = 0.01
+# About 0.1 ms each.
+_FUNCTIONS_A_STEP = 16
 
 
-async def assembled(policy_set: PolicySet) -> Any:
+async def assembled(policy_set: PolicySet, translation: Translation) -> tuple[Any, Translated] | list[str]:
     """An engine with policies that are known to serve, put together in steps; or what is wrong."""
-    pieces = await asyncio.to_thread(lambda: list(_pieces(orjson.loads(policy_set.data_json))))
+    data, pieces = await asyncio.to_thread(_cut, policy_set)
     engine = regorus.Engine()
     for module in policy_set.modules:
         if fault := _added(engine, module):
@@ -210,8 +239,17 @@ async def assembled(policy_set: PolicySet) -> Any:
         except RuntimeError as exc:
             return [f"the policy data: {worded(exc)}"]
         await asyncio.sleep(_PAUSE_S)
+    ready = Translated(translation, data if translation.functions else {})
+    for number, _ in enumerate(ready.steps()):
+        if not number % _FUNCTIONS_A_STEP:
+            await asyncio.sleep(_PAUSE_S)
     # With no decision to ask for, this is the last part of compiling.
-    return _proof_faults(engine, frozenset()) or engine
+    return _proof_faults(engine, frozenset()) or (engine, ready)
+
+
+def _cut(policy_set: PolicySet) -> tuple[dict[str, Any], list[str]]:
+    data = orjson.loads(policy_set.data_json)
+    return data, list(_pieces(data))
 
 
 def _pieces(data: Mapping[str, Any], at: tuple[str, ...] = ()) -> Iterator[str]:

@@ -17,7 +17,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from proxy.engines.evaluating.compiling import Compiled, bounds_of, compiled, evaluate
+from proxy.engines.evaluating.compiling import Compiled, bounds_of, compiled, evaluate, translation_of
 from proxy.engines.sources.policyset import PolicyFault, PolicySet
 from proxy.model import dumps
 from proxy.ports import Unavailable
@@ -29,6 +29,8 @@ MAX_ANSWER_BYTES = 1 << 20
 
 BOUNDS = "?"
 """In place of a package: up to where each decision is known to end soon."""
+TRANSLATION = "="
+"""In place of a package: the policies in Python (``engines/translated``)."""
 
 # Whoever started this process ends it at the deadline. Should that one be gone, the process ends itself.
 _ALONE_S = 1.0
@@ -82,6 +84,9 @@ def _serve() -> None:
         if package.decode() == BOUNDS:
             told = {name: bound.written() for name, bound in bounds_of(policy_set).items()}
             _answer(DECISION, dumps(told))
+            continue
+        if package.decode() == TRANSLATION:
+            _answer(DECISION, dumps(translation_of(policy_set).written()))
             continue
         _answer(*_decided(ready, package.decode(), input_json.decode()))
 

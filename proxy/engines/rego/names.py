@@ -89,7 +89,7 @@ class ModuleTree:
                 args = spec["args"] or None
                 body = {"assign": {"value": spec["value"]}, "query": {"stmts": []}}
                 yield Definition(
-                    self, self.package + fixed(spec["refr"]), args, spec["refr"], None, None, [body]
+                    self, self.package + fixed(spec["refr"]), args, spec["refr"], None, None, [body], True
                 )
             else:
                 ((form, head),) = spec["head"].items()
@@ -116,6 +116,8 @@ class Definition:
     """The member that it adds to a set."""
     assign: Mapping[str, Any] | None
     bodies: Sequence[Mapping[str, Any]]
+    default: bool = False
+    """Whether it counts only where none of the others holds."""
 
     @property
     def place(self) -> str:

@@ -1,0 +1,1 @@
+"""Policies translated to Python: what decides most calls, and knows when it does not know."""
