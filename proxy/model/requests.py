@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from proxy.model.lazy import lazy
@@ -88,7 +88,7 @@ class History:
         )
 
 
-@dataclass(slots=True)  # not frozen: there are many a request
+@dataclass(frozen=True, slots=True)
 class OfferedTool:
     """A tool as the application offers it to the model."""
 
@@ -133,6 +133,16 @@ class Request:
     """The arguments of calls that the client was given with others than the provider knows, by call id."""
     owned: str = ""
     """The conversation that it goes on, where that was begun through Callgate for this principal."""
+
+    def with_body(self, body: dict[str, Any], raw: bytes, keeping: Collection[str] = ()) -> Request:
+        """The request with another body. ``keeping`` names what is read in both bodies alike, and need not
+        be worked out again."""
+        changed = object.__new__(Request)
+        known = self.__dict__
+        # As ``replace`` would do it, which takes longer than all the rest.
+        changed.__dict__.update({name: known[name] for name in (*_FIELDS, *keeping) if name in known})
+        changed.__dict__.update(body=body, raw=raw)
+        return changed
 
     @lazy
     def tools(self) -> Mapping[str, OfferedTool]:
@@ -181,6 +191,9 @@ class Request:
         """What tells equal handles of one principal apart: providers reuse short ids."""
         scope: str = self.reader.scope(self)
         return scope
+
+
+_FIELDS = tuple(field.name for field in fields(Request))
 
 
 @dataclass(frozen=True, slots=True)

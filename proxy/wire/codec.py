@@ -21,6 +21,7 @@ from proxy.model import (
     Turn,
     loads,
 )
+from proxy.wire.known import ToolsMemo
 from proxy.wire.redefining import Define
 from proxy.wire.sse import SseDecoder
 
@@ -333,6 +334,16 @@ def read_object(raw: bytes) -> dict[str, Any]:
         raise BadRequest(f"The request body could not be read: {exc}.") from None
     if not isinstance(body, dict):
         raise BadRequest("The request body must be a JSON object.")
+    return body
+
+
+def read_request(raw: bytes, memo: ToolsMemo) -> dict[str, Any]:
+    """As ``read_object``, its ``tools`` as known ones."""
+    if (body := memo.read(raw)) is None:
+        body = read_object(raw)
+        tools = body.get("tools")
+        if tools and isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools):
+            body["tools"] = memo.known(tools)
     return body
 
 

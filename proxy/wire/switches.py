@@ -34,6 +34,8 @@ def switched_on(body: Mapping[str, Any], but: Collection[str] = ()) -> list[Host
 
     The label of each is the member, which is what has to go where the tool may not stay.
     """
+    if SWITCHES.keys().isdisjoint(body):
+        return []
     on = ((key, type) for key, type in SWITCHES.items() if body.get(key) not in (None, False))
     return [HostedTool(type, key) for key, type in on if key not in but]
 

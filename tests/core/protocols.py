@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from proxy.scripted import chat as chat_dialect
 from proxy.scripted import messages as messages_dialect
 from proxy.scripted import responses as responses_dialect
 from proxy.wire.chat import ChatCodec
+from proxy.wire.known import KnownTools, ToolsMemo
 from proxy.wire.messages import MessagesCodec
 from proxy.wire.responses import ResponsesCodec
 from tests.core import view, view_messages, view_responses
@@ -105,3 +108,16 @@ PROTOCOLS: dict[str, Protocol] = {
         "responses", ResponsesCodec(), responses_dialect, "/responses", responses_request, view_responses.read
     ),
 }
+
+
+def check_shared_tools() -> None:
+    """Fail unless all tools that requests of these codecs share are as they were read."""
+    for protocol in PROTOCOLS.values():
+        check_memo(protocol.codec.memo)
+
+
+def check_memo(memo: ToolsMemo) -> None:
+    """Fail unless what is remembered, and is shared by all requests, is as it was read."""
+    for known in memo:
+        parts = [known, *(part for part in known.derived if isinstance(part, KnownTools))]
+        assert [orjson.dumps(list(part)) for part in parts] == [part.raw for part in parts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from proxy.model import Principal, Request
 from proxy.record import Record
 from proxy.tools import Registry, ResultRule, ToolSpec
 from proxy.wire.chat import ChatCodec
+from tests.core.protocols import check_shared_tools
 from tests.gates.histories import chat
 
 Json = dict[str, Any]
@@ -59,6 +60,13 @@ def situation_of(request: Request, registry: Registry | None = None, **principal
 
 def registry_of(*specs: Json) -> Registry:
     return Registry({spec["name"]: ToolSpec.model_validate(spec) for spec in specs})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_tools_stay_as_they_are() -> Iterator[None]:
+    """Requests share the tools that came before: no gate may change them."""
+    yield
+    check_shared_tools()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +160,9 @@ async def test_a_definition_that_cannot_be_written_is_not_as_it_was_pinned() -> 
     deep: Json = {}
     for _ in range(900):
         deep = {"items": deep}
-    request = offering({"name": "get_user", "description": "Finds a user."})
-    request.body["tools"][0]["function"]["parameters"] = deep
+    tool = {"type": "function", "function": {"name": "get_user", "parameters": deep}}
+    request = offering({"name": "get_user"})
+    request = replace(request, body={**request.body, "tools": [tool]})
     with pytest.raises(Refused):
         await admit(DefinitionsGate(Records(), pin="refuse"), request)
 

@@ -25,7 +25,8 @@ from proxy.wire.chat.decoder import BodyDecoder, StreamDecoder
 from proxy.wire.chat.replay import replayed
 from proxy.wire.chat.rewriting import error_body
 from proxy.wire.chat.stream import StreamEncoder
-from proxy.wire.codec import UNTOLD, Caps, Decoder, Encoder, Ending, Rounds, Settlement, read_object
+from proxy.wire.codec import UNTOLD, Caps, Decoder, Encoder, Ending, Rounds, Settlement, read_request
+from proxy.wire.known import ToolsMemo
 from proxy.wire.redefining import Define
 from proxy.wire.writing import write_json
 
@@ -36,9 +37,12 @@ class ChatCodec:
     protocol = "chat"
     keepalive = b": keep-alive\n\n"
 
+    def __init__(self, memo: ToolsMemo | None = None) -> None:
+        self.memo = ToolsMemo() if memo is None else memo
+
     def read(self, raw: bytes) -> Request:
         """Read a client's request; raises ``BadRequest``."""
-        body = read_object(raw)
+        body = read_request(raw, self.memo)
         requests.check_shape(body)
         return Request(
             protocol=self.protocol,
@@ -94,7 +98,7 @@ class ChatCodec:
     def flattened(self, request: Request) -> Request | None:
         """The request without tools: some servers of this API know no ``tool_choice: none``."""
         body = flat.without_calls(request.body)
-        return None if body is None else requests.changed(replace(request, body=body))
+        return None if body is None else requests.with_body(request, body)
 
     def hosted_tools(self, body: Mapping[str, Any]) -> list[HostedTool]:
         """The tools that the provider runs by itself."""

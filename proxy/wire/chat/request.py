@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from proxy.model import History, OfferedTool, PastCall, PastResult, Request, ToolResult
+from proxy.wire.changing import rewritten
 from proxy.wire.codec import BadRequest, holds_more
+from proxy.wire.known import KnownTools, worked_out
 from proxy.wire.results import said
 from proxy.wire.writing import write_request
 
@@ -25,35 +26,40 @@ def check_shape(body: Mapping[str, Any]) -> None:
     if n is not None and (isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 128):
         raise BadRequest("n must be an integer from 1 to 128.", "n")
     for position, message in enumerate(body["messages"]):
-        _check_message(message, f"messages[{position}]")
+        if message.get("tool_calls") is not None:
+            _check_calls(message["tool_calls"], f"messages[{position}]")
 
 
 def _list_of_objects(body: Mapping[str, Any], key: str, required: bool) -> None:
     value = body.get(key)
-    if value is None and not required:
+    if (value is None and not required) or isinstance(value, KnownTools):
         return
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise BadRequest(f"{key} must be an array of objects.", key)
 
 
-def _check_message(message: Mapping[str, Any], where: str) -> None:
-    calls = message.get("tool_calls")
-    if calls is None:
-        return
+def _check_calls(calls: Any, where: str) -> None:
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise BadRequest(f"{where}.tool_calls must be an array of objects.", where)
 
 
 def offered_tools(body: Mapping[str, Any]) -> dict[str, OfferedTool]:
     """The tools that the application offers, by name; the first of a name counts."""
+    tools = worked_out(body.get("tools") or [], _offered)
+    if functions := body.get("functions"):
+        tools = {**tools}
+        for wire in functions:
+            _offer(tools, wire, "function")
+    return tools
+
+
+def _offered(wires: Sequence[Mapping[str, Any]]) -> dict[str, OfferedTool]:
     tools: dict[str, OfferedTool] = {}
-    for wire in body.get("tools") or []:
+    for wire in wires:
         kind = wire.get("type", "function")
         inner = wire.get(kind) if kind in ("function", "custom") else None
         if isinstance(inner, dict):
             _offer(tools, inner, str(kind))
-    for wire in body.get("functions") or []:
-        _offer(tools, wire, "function")
     return tools
 
 
@@ -137,8 +143,12 @@ def past_call_ids(body: Mapping[str, Any]) -> list[str]:
 
 def changed(request: Request, **keys: Any) -> Request:
     """The request with other values for some of its keys; the order of the rest is kept."""
-    body = {**request.body, **keys}
-    return replace(request, body=body, raw=write_request(body))
+    return with_body(request, {**request.body, **keys})
+
+
+def with_body(request: Request, body: dict[str, Any]) -> Request:
+    """The request with another body."""
+    return rewritten(request, body, write_request)
 
 
 def tool_results(body: Mapping[str, Any]) -> list[PastResult]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from proxy.model import HostedTool, Request
-from proxy.wire.chat.request import changed
+from proxy.wire.chat.request import changed, with_body
 from proxy.wire.codec import BadRequest
+from proxy.wire.known import Json, left_of, worked_out
 from proxy.wire.redefining import Define, defined, definition, settings_of
 from proxy.wire.switches import kind_of, switched_on, switches
 
@@ -17,20 +17,24 @@ _FUNCTIONS = ("function", "custom")
 
 def hosted(body: Mapping[str, Any]) -> list[HostedTool]:
     """The hosted tools: members of the request, and tools of any type that is not the application's own."""
-    kinds = dict.fromkeys(map(kind_of, body.get("tools") or []))
-    return switched_on(body) + [HostedTool(kind) for kind in kinds if kind not in _FUNCTIONS]
+    return [*switched_on(body), *worked_out(body.get("tools") or (), _hosted)]
+
+
+def _hosted(tools: Sequence[Mapping[str, Any]]) -> tuple[HostedTool, ...]:
+    kinds = dict.fromkeys(map(kind_of, tools))
+    return tuple(HostedTool(kind) for kind in kinds if kind not in _FUNCTIONS)
 
 
 def without(request: Request, functions: Collection[str], hosted: Collection[HostedTool]) -> Request:
     """The request without these tools; what is left keeps its order."""
     body = request.body
-    kinds = {tool.type for tool in hosted if not tool.label}
+    kinds = frozenset(tool.type for tool in hosted if not tool.label)
     _check_choice(body, functions, kinds)
     changes: dict[str, Any] = {}
     for key in ("tools", "functions"):
         if body.get(key):
-            left = [tool for tool in body[key] if not _is_among(tool, functions, kinds)]
-            if len(left) < len(body[key]):
+            left = left_of(body[key], _left, functions, kinds)
+            if left is not body[key]:
                 changes[key] = left
     dropped = switches(hosted)
     # An empty list of tools, or a choice without tools, is an error to providers.
@@ -42,7 +46,11 @@ def without(request: Request, functions: Collection[str], hosted: Collection[Hos
     if not (changes.get("functions") or ("functions" not in changes and body.get("functions"))):
         dropped.add("function_call")
     kept = {key: changes.get(key, value) for key, value in body.items() if key not in dropped}
-    return request if kept.keys() == body.keys() and not changes else changed(replace(request, body=kept))
+    return request if kept.keys() == body.keys() and not changes else with_body(request, kept)
+
+
+def _left(tools: Sequence[Json], functions: Collection[str], kinds: Collection[str]) -> list[Json]:
+    return [tool for tool in tools if not _is_among(tool, functions, kinds)]
 
 
 def _is_among(tool: Mapping[str, Any], functions: Collection[str], kinds: Collection[str]) -> bool:

@@ -17,7 +17,8 @@ from proxy.model import (
     Turn,
     loads_frame,
 )
-from proxy.wire.codec import UNTOLD, Caps, Decoder, Encoder, Ending, Rounds, Settlement, read_object
+from proxy.wire.codec import UNTOLD, Caps, Decoder, Encoder, Ending, Rounds, Settlement, read_request
+from proxy.wire.known import ToolsMemo
 from proxy.wire.messages import request as requests
 from proxy.wire.messages import settlements, tools
 from proxy.wire.messages.decoder import StreamDecoder, body_decoder
@@ -34,9 +35,12 @@ class MessagesCodec:
     protocol = "messages"
     keepalive = PING
 
+    def __init__(self, memo: ToolsMemo | None = None) -> None:
+        self.memo = ToolsMemo() if memo is None else memo
+
     def read(self, raw: bytes) -> Request:
         """Read a client's request; raises ``BadRequest``."""
-        body = read_object(raw)
+        body = read_request(raw, self.memo)
         requests.check_shape(body)
         return Request(
             protocol=self.protocol,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from proxy.model import History, PastCall, PastResult, Request, ToolResult, dumps
+from proxy.wire.changing import rewritten
 from proxy.wire.codec import BadRequest, holds_more
+from proxy.wire.known import KnownTools
 from proxy.wire.messages.blocks import CALL
 from proxy.wire.results import said
 from proxy.wire.writing import write_json
@@ -30,15 +31,19 @@ def check_shape(body: Mapping[str, Any]) -> None:
         raise BadRequest("tool_choice must be an object.", "tool_choice")
     if body.get("thread") is not None:
         raise BadRequest("Callgate cannot judge a conversation that the provider keeps: thread.", "thread")
-    for key, holder in [("system", body), *(("content", message) for message in body["messages"])]:
-        if not isinstance(holder.get(key), str | None):
-            where = key if holder is body else f"messages.{key}"
-            _objects(holder, key, where, required=False)
+    _text_or_objects(body, "system", "system")
+    for message in body["messages"]:
+        _text_or_objects(message, "content", "messages.content")
+
+
+def _text_or_objects(holder: Mapping[str, Any], key: str, where: str) -> None:
+    if not isinstance(holder.get(key), str | None):
+        _objects(holder, key, where, required=False)
 
 
 def _objects(holder: Mapping[str, Any], key: str, where: str, required: bool) -> None:
     value = holder.get(key)
-    if value is None and not required:
+    if (value is None and not required) or isinstance(value, KnownTools):
         return
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise BadRequest(f"{where} must be an array of objects.", where)
@@ -129,8 +134,12 @@ def sealed(block: Mapping[str, Any]) -> str:
 
 def changed(request: Request, **keys: Any) -> Request:
     """The request with other values for some of its keys; the order of the rest is kept."""
-    body = {**request.body, **keys}
-    return replace(request, body=body, raw=write_json(body))
+    return with_body(request, {**request.body, **keys})
+
+
+def with_body(request: Request, body: dict[str, Any]) -> Request:
+    """The request with another body."""
+    return rewritten(request, body, write_json)
 
 
 def result_message(content: Sequence[Mapping[str, Any]], results: Sequence[ToolResult]) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from proxy.model import HostedTool, OfferedTool, Request
 from proxy.wire import switches
 from proxy.wire.codec import BadRequest
-from proxy.wire.messages.request import blocks_of, changed
+from proxy.wire.known import Json, left_of, worked_out
+from proxy.wire.messages.request import blocks_of, changed, with_body
 from proxy.wire.redefining import Define, defined, definition
 
 # Anthropic defines these, and the application runs them: their calls are judged like any other.
@@ -19,6 +19,7 @@ _TOOLSETS = {
     "computer_toolset": "computer",
     "browser_toolset": "browser",
 }
+_OWN = frozenset({"function", *_RUN_BY_CLIENT, *_TOOLSETS})
 _POINTER = (
     *("left_click", "right_click", "middle_click", "double_click", "triple_click", "left_click_drag"),
     *("left_mouse_down", "left_mouse_up", "mouse_move", "scroll", "type", "key", "hold_key", "wait"),
@@ -38,14 +39,19 @@ def kind_of(tool: Mapping[str, Any]) -> str:
     return "function" if kind == "custom" or tool.get("type", "") is None else kind
 
 
-def entries(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def entries(body: Mapping[str, Any]) -> Iterator[Json]:
     """Every tool that is defined: in ``tools``, and in the middle of the conversation."""
     yield from body.get("tools") or ()
-    for message in body["messages"]:
-        yield from (tool for block in blocks_of(message) if (tool := _added(block)) is not None)
+    yield from _all_added(body)
 
 
-def _added(block: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _all_added(body: Mapping[str, Any]) -> list[Json]:
+    """The tools that are defined in the middle of the conversation."""
+    blocks = (block for message in body["messages"] for block in blocks_of(message))
+    return [tool for block in blocks if (tool := _added(block)) is not None]
+
+
+def _added(block: Mapping[str, Any]) -> Json | None:
     tool = block.get("tool") if block.get("type") == "tool_addition" else None
     definition = tool.get("definition") if isinstance(tool, dict) else None
     return definition if isinstance(definition, dict) else None
@@ -53,8 +59,13 @@ def _added(block: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def offered(body: Mapping[str, Any]) -> dict[str, OfferedTool]:
     """The tools that the application runs, by name; the first of a name counts."""
+    tools, added = body.get("tools") or (), _all_added(body)
+    return _offered((*tools, *added)) if added else worked_out(tools, _offered)
+
+
+def _offered(wires: Sequence[Mapping[str, Any]]) -> dict[str, OfferedTool]:
     tools: dict[str, OfferedTool] = {}
-    for wire in entries(body):
+    for wire in wires:
         kind = kind_of(wire)
         if family := _TOOLSETS.get(kind):
             for member in _members(family, wire):
@@ -78,16 +89,21 @@ def hosted(body: Mapping[str, Any]) -> list[HostedTool]:
     """What the provider runs by itself: its own tools, remote servers by their URL, and skills."""
     found = [HostedTool("mcp", _server_label(server)) for server in body.get("mcp_servers") or ()]
     named = {server.get("name") for server in body.get("mcp_servers") or ()}
-    for wire in entries(body):
-        kind = kind_of(wire)
-        if kind == "mcp_toolset":
-            if (server := wire.get("mcp_server_name")) not in named:
-                found.append(HostedTool("mcp", str(server)))
-        elif kind != "function" and kind not in _RUN_BY_CLIENT and kind not in _TOOLSETS:
+    elsewhere = (*worked_out(body.get("tools") or (), _run_elsewhere), *_run_elsewhere(_all_added(body)))
+    for kind, wire in elsewhere:
+        if kind != "mcp_toolset":
             found.append(HostedTool(kind))
+        elif (server := wire.get("mcp_server_name")) not in named:
+            found.append(HostedTool("mcp", str(server)))
     found += [HostedTool("skill", str(skill.get("skill_id"))) for skill in _skills(body)]
     found += switches.switched_on(body, but=("mcp_servers",))
     return list(dict.fromkeys(found))
+
+
+def _run_elsewhere(wires: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    """The entries that are no tools of the application's, with their kinds."""
+    kinds = ((kind_of(wire), wire) for wire in wires)
+    return tuple((kind, wire) for kind, wire in kinds if kind not in _OWN)
 
 
 def _server_label(server: Mapping[str, Any]) -> str:
@@ -107,7 +123,7 @@ def without(request: Request, functions: Collection[str], hosted: Collection[Hos
     taken.check_choice(body)
     left: dict[str, Any] = {
         "mcp_servers": [s for s in body.get("mcp_servers") or () if not taken.server(s)],
-        "tools": [kept for tool in body.get("tools") or () if (kept := taken.reduced(tool)) is not None],
+        "tools": taken.left(body.get("tools") or ()),
         "messages": [taken.message(message) for message in body["messages"]],
     }
     if taken.skills:
@@ -121,7 +137,7 @@ def without(request: Request, functions: Collection[str], hosted: Collection[Hos
     if not (changes or dropped):
         return request
     kept = {key: changes.get(key, value) for key, value in body.items() if key not in dropped}
-    return changed(replace(request, body=kept))
+    return with_body(request, kept)
 
 
 class _Taken:
@@ -131,7 +147,7 @@ class _Taken:
         self, body: Mapping[str, Any], functions: Collection[str], hosted: Collection[HostedTool]
     ) -> None:
         self._functions = frozenset(functions)
-        self._kinds = {tool.type for tool in hosted if not tool.label}
+        self._kinds = frozenset(tool.type for tool in hosted if not tool.label)
         self._servers = {tool.label for tool in hosted if tool.type == "mcp"}
         self.skills = {tool.label for tool in hosted if tool.type == "skill"}
         taken = (server.get("name") for server in body.get("mcp_servers") or () if self.server(server))
@@ -151,7 +167,7 @@ class _Taken:
     def server(self, server: Mapping[str, Any]) -> bool:
         return _server_label(server) in self._servers
 
-    def reduced(self, tool: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def reduced(self, tool: Json) -> Json | None:
         """A tool, or what is left of a family of tools; None where nothing is."""
         kind = kind_of(tool)
         if kind in self._kinds or self._is_taken(tool.get("name")):
@@ -164,6 +180,16 @@ class _Taken:
         configs = {**(tool.get("configs") or {}), **{n.partition(".")[2]: {"enabled": False} for n in off}}
         return {**tool, "configs": configs} if off else tool
 
+    def left(self, tools: Sequence[Json]) -> Sequence[Json]:
+        """The tools that stay."""
+        if self._names:
+            return self.reduced_all(tools)
+        return left_of(tools, _left, self._functions, self._kinds & worked_out(tools, _kinds))
+
+    def reduced_all(self, tools: Sequence[Json]) -> list[Json]:
+        """Each of the tools, or what is left of it."""
+        return [left for tool in tools if (left := self.reduced(tool)) is not None]
+
     def message(self, message: dict[str, Any]) -> dict[str, Any]:
         """A message without the definitions of tools that are taken out."""
         blocks = message.get("content")
@@ -171,6 +197,14 @@ class _Taken:
             return message
         kept = [b for b in blocks if (tool := _added(b)) is None or self.reduced(tool) is not None]
         return message if len(kept) == len(blocks) else {**message, "content": kept}
+
+
+def _left(tools: Sequence[Json], functions: frozenset[str], kinds: frozenset[str]) -> list[Json]:
+    return _Taken({}, functions, [HostedTool(kind) for kind in kinds]).reduced_all(tools)
+
+
+def _kinds(tools: Sequence[Json]) -> frozenset[str]:
+    return frozenset(map(kind_of, tools))
 
 
 def redefined(request: Request, define: Define) -> Request:

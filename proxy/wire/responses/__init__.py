@@ -22,7 +22,8 @@ from proxy.model import (
     loads_frame,
 )
 from proxy.wire.chat.rewriting import error_body
-from proxy.wire.codec import UNTOLD, Caps, Decoder, Encoder, Ending, Rounds, Settlement, read_object
+from proxy.wire.codec import UNTOLD, Caps, Decoder, Encoder, Ending, Rounds, Settlement, read_request
+from proxy.wire.known import ToolsMemo
 from proxy.wire.redefining import Define
 from proxy.wire.responses import request as requests
 from proxy.wire.responses import state, tools
@@ -42,12 +43,13 @@ class ResponsesCodec:
     protocol = "responses"
     keepalive = b": keep-alive\n\n"
 
-    def __init__(self, pending: Sequence[PastCall] = ()) -> None:
+    def __init__(self, pending: Sequence[PastCall] = (), memo: ToolsMemo | None = None) -> None:
         self._pending = pending
+        self.memo = ToolsMemo() if memo is None else memo
 
     def read(self, raw: bytes) -> Request:
         """Read a client's request; raises ``BadRequest``."""
-        body = read_object(raw)
+        body = read_request(raw, self.memo)
         requests.check_shape(body)
         return Request(
             protocol=self.protocol,
@@ -162,7 +164,7 @@ class ResponsesCodec:
         found = state.restored(request, kept)
         if found.earlier is None and not found.pending:
             return found.request
-        return replace(found.request, earlier=found.earlier, reader=ResponsesCodec(found.pending))
+        return replace(found.request, earlier=found.earlier, reader=ResponsesCodec(found.pending, self.memo))
 
     def hold(self, turn: Turn) -> bytes:
         """Keep the calls as they were, and the response around them."""

@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from proxy.model import History, PastCall, PastResult, Request, ToolResult, Turn
+from proxy.wire.changing import rewritten
 from proxy.wire.codec import BadRequest, MalformedTurn
+from proxy.wire.known import KnownTools
 from proxy.wire.responses import items
 from proxy.wire.responses.items import Json
 from proxy.wire.responses.noting import hiding
@@ -22,7 +24,7 @@ def check_shape(body: Mapping[str, Any]) -> None:
         raise BadRequest("You must name a model: model must be a non-empty string.", "model")
     if not isinstance(body.get("input"), str | None):
         _list_of_objects(body["input"], "input")
-    if body.get("tools") is not None:
+    if body.get("tools") is not None and not isinstance(body["tools"], KnownTools):
         _list_of_objects(body["tools"], "tools")
     if not isinstance(body.get("stream", False), bool | None):
         raise BadRequest("stream must be true or false.", "stream")
@@ -70,8 +72,12 @@ def input_items(body: Mapping[str, Any]) -> list[Json]:
 
 def changed(request: Request, **keys: Any) -> Request:
     """The request with other values for some of its keys; the order of the rest is kept."""
-    body = {**request.body, **keys}
-    return replace(request, body=body, raw=write_request(body))
+    return with_body(request, {**request.body, **keys})
+
+
+def with_body(request: Request, body: Json) -> Request:
+    """The request with another body."""
+    return rewritten(request, body, write_request)
 
 
 # -- history -------------------------------------------------------------------------------------

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from proxy.model import HostedTool, OfferedTool, Request
 from proxy.wire.codec import BadRequest
+from proxy.wire.known import left_of, worked_out
 from proxy.wire.redefining import Define, defined, definition
 from proxy.wire.responses.items import Json
-from proxy.wire.responses.request import TOOL_CARRIERS, changed, input_items
+from proxy.wire.responses.request import TOOL_CARRIERS, changed, input_items, with_body
 from proxy.wire.switches import kind_of, switched_on, switches
 
 _FUNCTIONS = ("function", "custom")
@@ -48,17 +48,26 @@ class Offered(dict[str, OfferedTool]):
 
 def offered(body: Mapping[str, Any]) -> Offered:
     """The tools that the application offers, also in the middle of the input."""
+    tools = body.get("tools") or ()
+    carried = _carried(body)
+    return _offered((*tools, *carried)) if carried else worked_out(tools, _offered)
+
+
+def _offered(wires: Sequence[Json]) -> Offered:
     tools = Offered()
-    for wire in _all_tools(body):
+    for wire in wires:
         _offer(tools, wire, "")
     return tools
 
 
-def _all_tools(body: Mapping[str, Any]) -> Iterator[Json]:
-    yield from body.get("tools") or ()
-    for item in input_items(body):
-        if item.get("type") in TOOL_CARRIERS:
-            yield from item.get("tools") or ()
+def _carried(body: Mapping[str, Any]) -> list[Json]:
+    """The tools in the middle of the input."""
+    return [
+        tool
+        for item in input_items(body)
+        if item.get("type") in TOOL_CARRIERS
+        for tool in item.get("tools") or ()
+    ]
 
 
 def _offer(tools: Offered, wire: Mapping[str, Any], namespace: str) -> None:
@@ -92,11 +101,16 @@ def _runs_elsewhere(wire: Mapping[str, Any]) -> bool:
 
 def hosted(body: Mapping[str, Any]) -> list[HostedTool]:
     """The tools that the provider runs by itself; a prompt template and a reference may bring in any."""
-    found = [tool for wire in _all_tools(body) for tool in _hosted(wire)] + switched_on(body)
+    found = [*worked_out(body.get("tools") or (), _all_hosted), *_all_hosted(_carried(body))]
+    found += switched_on(body)
     if body.get("prompt") is not None:
         found.append(_prompt(body["prompt"]))
     found += [HostedTool("item_reference") for item in input_items(body) if _is_opaque(item)]
     return list(dict.fromkeys(found))
+
+
+def _all_hosted(wires: Sequence[Json]) -> tuple[HostedTool, ...]:
+    return tuple(tool for wire in wires for tool in _hosted(wire))
 
 
 def _hosted(wire: Mapping[str, Any]) -> Iterator[HostedTool]:
@@ -129,11 +143,13 @@ def _is_opaque(item: Mapping[str, Any]) -> bool:
 def without(request: Request, functions: Collection[str], unwanted: Collection[HostedTool]) -> Request:
     """The request without these tools; what is left keeps its order."""
     body = request.body
-    wanted = _Filter(functions, unwanted, _all_tools(body))
+    tools = body.get("tools") or ()
+    wanted = _Filter(functions, unwanted, (*tools, *_carried(body)))
     _check_choice(body.get("tool_choice"), wanted)
     changes: dict[str, Any] = {}
-    if body.get("tools"):
-        changes["tools"] = wanted.tools(body["tools"])
+    if tools:
+        gone = frozenset(unwanted).intersection(worked_out(tools, _all_hosted))
+        changes["tools"] = left_of(tools, _left, functions, gone)
     if isinstance(body.get("input"), list):
         changes["input"] = wanted.input(body["input"])
     changes = {key: value for key, value in changes.items() if value != body[key]}
@@ -152,7 +168,11 @@ def without(request: Request, functions: Collection[str], unwanted: Collection[H
     if not changes and not dropped:
         return request
     kept = {key: changes.get(key, value) for key, value in body.items() if key not in dropped}
-    return changed(replace(request, body=kept))
+    return with_body(request, kept)
+
+
+def _left(tools: Sequence[Json], functions: Collection[str], unwanted: Collection[HostedTool]) -> list[Json]:
+    return _Filter(functions, unwanted, ()).tools(tools)
 
 
 class _Filter:
@@ -165,7 +185,7 @@ class _Filter:
         servers = (wire for wire in wires if kind_of(wire) == "mcp")
         self._servers = {wire.get("server_label") for wire in servers if _is_among(wire, unwanted)}
 
-    def tools(self, wires: list[Json], namespace: str = "") -> list[Json]:
+    def tools(self, wires: Sequence[Json], namespace: str = "") -> list[Json]:
         """The tools that stay; of a namespace, those of it that do."""
         kept: list[Json] = []
         for wire in wires:
