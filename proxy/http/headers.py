@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -37,6 +37,7 @@ _JUDGED_DROPPED = _REQUEST_DROPPED | {"content-encoding", "accept-encoding"}
 # What speaks of the provider's own origin, not of this one: followed here, Alt-Svc (RFC 7838) would lead
 # clients around Callgate.
 _RESPONSE_DROPPED = HOP_BY_HOP | {"content-length", "date", "alt-svc", "strict-transport-security"}
+_DECODED_DROPPED = _RESPONSE_DROPPED | {"content-encoding"}
 CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key"})
 
 # RFC 9110 5.5. Lone surrogates stand for bytes that are not UTF-8, and cannot be written again.
@@ -49,16 +50,31 @@ def for_upstream(headers: Received, consumed: frozenset[str], judged: bool) -> l
     ``consumed`` names, in lower case, those that told Callgate who asks; a body that is not ``judged``
     goes on as it is encoded.
     """
-    return list(_crossing(headers, consumed | (_JUDGED_DROPPED if judged else _REQUEST_DROPPED)))
+    dropped = (_JUDGED_DROPPED if judged else _REQUEST_DROPPED) | consumed
+    # Nearly every client says "keep-alive", a name that is dropped as it is.
+    if (connection := headers.getall("connection", ())) and [*connection] != ["keep-alive"]:
+        dropped |= _named(connection)
+    return [
+        (name, value)
+        for name, value in headers.items()
+        if (lower := name.lower()) not in dropped and not lower.startswith(INTERNAL) and is_sendable(value)
+    ]
 
 
-def for_client(headers: Received, decoded: bool) -> Headers:
+def for_client(headers: Headers, decoded: bool) -> Headers:
     """The provider's headers that the client gets; ``decoded``: the body's encoding was undone."""
-    dropped = _RESPONSE_DROPPED | {"content-encoding"} if decoded else _RESPONSE_DROPPED
-    kept = list(_crossing(headers, dropped))
-    if len(headers.getall("content-type", ())) > 1:
+    dropped = _DECODED_DROPPED if decoded else _RESPONSE_DROPPED
+    names = [name.lower() for name, _ in headers]
+    if "connection" in names:
+        dropped |= _named(value for name, (_, value) in zip(names, headers, strict=True) if name == "connection")
+    kept = [
+        header
+        for name, header in zip(names, headers, strict=True)
+        if name not in dropped and not name.startswith(INTERNAL) and is_sendable(header[1])
+    ]
+    if names.count("content-type") > 1:
         # By the first of them the body was read: the client must not go by another.
-        return [("Content-Type", headers["content-type"]), *without(kept, {"content-type"})]
+        return [("Content-Type", headers[names.index("content-type")][1]), *without(kept, {"content-type"})]
     return kept
 
 
@@ -66,15 +82,6 @@ def without(headers: Headers, names: Iterable[str]) -> list[tuple[str, str]]:
     """The headers but those of these names (in lower case)."""
     dropped = frozenset(names)
     return [(name, value) for name, value in headers if name.lower() not in dropped]
-
-
-def _crossing(headers: Received, dropped: frozenset[str]) -> Iterator[tuple[str, str]]:
-    if "connection" in headers:
-        dropped |= _named(headers.getall("connection"))
-    for name, value in headers.items():
-        lower = name.lower()
-        if lower not in dropped and not lower.startswith(INTERNAL) and is_sendable(value):
-            yield name, value
 
 
 def is_sendable(value: str) -> bool:

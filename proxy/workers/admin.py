@@ -131,7 +131,7 @@ class Gathered:
 
 
 async def _passed_on(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-    headers = CIMultiDict(for_client(answer.headers, decoded=False))
+    headers = CIMultiDict(for_client([*answer.headers.items()], decoded=False))
     response = web.StreamResponse(status=answer.status, headers=headers)
     await response.prepare(request)
     async for chunk in answer.content.iter_any():

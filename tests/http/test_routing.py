@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from proxy.http.upstream import Endpoint, HttpUpstream
+from proxy.http.upstream.heads import _names as names
 from proxy.ports import UpstreamFailed
 from proxy.scripted import ScriptedProvider
 from tests.http.conftest import Before
@@ -77,18 +78,21 @@ async def test_a_base_url_with_a_path_of_its_own(before: Before) -> None:
     assert provider.requests[0].path == "/v1beta/openai/chat/completions"
 
 
-def test_what_clients_name_is_not_remembered_without_bound() -> None:
+async def test_what_clients_name_is_not_remembered_without_bound() -> None:
     upstream = HttpUpstream([Endpoint("all", "http://127.0.0.1/v1")])
+    await upstream.start()
     endpoint = upstream.endpoint("m")
     for number in range(5000):
         assert upstream.endpoint(f"{number}") is endpoint
-        assert upstream.url(endpoint, f"/models/{number}").path == f"/v1/models/{number}"
-        upstream.url(endpoint, f"/models?{number}")
+        upstream.send("GET", f"/models/{number}", ((f"x-{number}", "1"),), None, None)
+        upstream.send("GET", f"/models?{number}", (), None, None)
     upstream.endpoint("m" * 10_000)
-    for known in (upstream._by_model, upstream._urls):
+    upstream.send("GET", "/" + "m" * 10_000, (("x" * 10_000, "1"),), None, None)
+    lines = upstream._heads["all"]._lines
+    for known in (upstream._by_model, lines, names):
         assert len(known) <= 1024
         assert max(len(str(key)) for key in known) < 400
-    assert not any("?" in path for _, path in upstream._urls)
+    assert not any("?" in path for _, path in lines)
 
 
 def test_nobody_serves_an_unknown_model() -> None:
