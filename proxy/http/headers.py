@@ -66,7 +66,9 @@ def for_client(headers: Headers, decoded: bool) -> Headers:
     dropped = _DECODED_DROPPED if decoded else _RESPONSE_DROPPED
     names = [name.lower() for name, _ in headers]
     if "connection" in names:
-        dropped |= _named(value for name, (_, value) in zip(names, headers, strict=True) if name == "connection")
+        dropped |= _named(
+            value for name, (_, value) in zip(names, headers, strict=True) if name == "connection"
+        )
     kept = [
         header
         for name, header in zip(names, headers, strict=True)
