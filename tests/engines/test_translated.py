@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from proxy.engines.evaluating.compiling import translated, translation_of
 from proxy.engines.regorus import RegorusEngine
 from proxy.engines.sources.policyset import PolicySet
+from proxy.engines.translated.builtins import BUILTINS
 from proxy.engines.translated.decisions import Translated
 from proxy.engines.translated.program import NOTHING, Translation, translate
 from proxy.engines.translated.values import Unknown
@@ -656,6 +658,13 @@ def test_what_is_not_a_syntax_tree_as_expected_is_left_to_the_engine() -> None:
 def test_it_can_be_told_to_another_process() -> None:
     found = translation_of(STARTER)
     assert Translation.of(json.loads(json.dumps(found.written()))) == found
+
+
+def test_the_guide_names_the_builtins_that_are_translated() -> None:
+    guide = (POLICIES.parent / "docs" / "policies.md").read_text()
+    section = guide.partition("## What decides fast")[2].partition("\n## ")[0]
+    named = section.partition("these builtins:")[2].partition(",\n\nand")[0]
+    assert re.findall(r"`([a-z_.]+)`", named) == sorted(BUILTINS)
 
 
 def test_large_data_are_held_once() -> None:

@@ -69,7 +69,7 @@ def _operands(frame: Frame, *nodes: Node) -> list[str]:
 
 def negated(frame: Frame, node: Node) -> None:
     """``condition``, below a ``not``: only what is negated itself may be undefined, and no part of it."""
-    ((kind, inner),) = node.items()
+    (kind,) = node
     if kind == "AssignExpr":
         raise Untranslatable("an assignment that is negated")
     if kind in ("Var", "RefDot", "RefBrack", "Call", "BoolExpr", "Membership"):
