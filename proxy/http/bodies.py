@@ -31,6 +31,9 @@ async def read_body(request: web.BaseRequest, max_bytes: int, timeout_s: float) 
         raise too_large(max_bytes)
     await continue_if_expected(request)
     try:
+        # Most bodies are there with their head, and nothing has to be waited for.
+        if request.content.is_eof():
+            return within(request.content.read_nowait(), max_bytes)
         async with asyncio.timeout(timeout_s):
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
@@ -55,6 +58,8 @@ def decoded(raw: bytes, encodings: Sequence[str], max_bytes: int) -> bytes:
     Raises ``Unreadable``: 415 for an encoding other than gzip and deflate, 413 where more than
     ``max_bytes`` come out, 400 where it is not what it says it is.
     """
+    if not encodings:
+        return raw
     names = [name.strip().lower() for value in encodings for name in value.split(",")]
     names = [name for name in names if name not in ("", "identity")]
     if not names:
@@ -69,11 +74,17 @@ def decoded(raw: bytes, encodings: Sequence[str], max_bytes: int) -> bytes:
         body = unpacker.decompress(raw, max_bytes + 1)
     except zlib.error:
         raise _not_encoded(names[0]) from None
-    if len(body) > max_bytes:
-        raise too_large(max_bytes)
+    within(body, max_bytes)
     # Cut off, or with something behind it: another reader might see another body.
     if not unpacker.eof or unpacker.unused_data:
         raise _not_encoded(names[0])
+    return body
+
+
+def within(body: bytes, max_bytes: int) -> bytes:
+    """The body; raises ``Unreadable`` (413) where it is larger than ``max_bytes``."""
+    if len(body) > max_bytes:
+        raise too_large(max_bytes)
     return body
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import socket
@@ -13,17 +12,16 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
-from multidict import CIMultiDict
 
 from proxy.core import Core, Incoming
 from proxy.exchange import Exchange
 from proxy.http import azure
+from proxy.http.answering import Client, answer_head
 from proxy.http.bodies import Unreadable, continue_if_expected, decoded, read_body
 from proxy.http.doors import Disposition, Door, DoorTable
-from proxy.http.headers import TRACE_ID, for_upstream
+from proxy.http.headers import for_upstream
 from proxy.http.identity import Identity, Recognised, Undecided, Unidentified
 from proxy.http.stored import Asked, StoredObjects
-from proxy.http.tasks import spawn
 from proxy.http.upstream import HttpUpstream
 from proxy.model import Fault, loads
 from proxy.ports import Headers, UpstreamFailed, asking
@@ -31,67 +29,7 @@ from proxy.wire.codec import Codec
 
 log = logging.getLogger("callgate.http")
 
-SERVER = "callgate"
 _CURE = "An operator who knows that no call goes this way can name it in doors.passed."
-
-
-class Client:
-    """The client of one exchange, as the exchange sees it."""
-
-    def __init__(self, request: web.BaseRequest, trace_id: str, keepalive_s: float) -> None:
-        self.holding = False
-        self.response: web.StreamResponse | None = None
-        self._request, self._trace_id, self._keepalive_s = request, trace_id, keepalive_s
-        self._keepalive = b""
-        self._sent_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._alive: asyncio.Task[None] | None = None
-        self._loop = asyncio.get_running_loop()
-
-    async def begin(self, status: int, headers: Headers, keepalive: bytes | None) -> None:
-        """Send the head of a stream, or keep that of a body until the body is there."""
-        if keepalive is None:
-            self.response = web.Response(status=status, headers=_head(headers, self._trace_id))
-            return
-        self.response = web.StreamResponse(status=status, headers=_head(headers, self._trace_id))
-        self._keepalive = keepalive
-        await self.response.prepare(self._request)
-        self._sent_at = self._loop.time()
-        self._timer = self._loop.call_later(self._keepalive_s, self._look)
-
-    async def send(self, data: bytes) -> None:
-        """Send bytes of the stream, waiting while the client reads slowly; or the whole body."""
-        response = self.response
-        assert response is not None, "begin() comes first"
-        if isinstance(response, web.Response):
-            response.body = data
-            return
-        self._sent_at = self._loop.time()
-        await response.write(data)
-
-    def _look(self) -> None:
-        """Keep the client's stream alive while nothing can be sent; a silent provider is not hidden."""
-        due = self._sent_at + self._keepalive_s - self._loop.time()
-        if due <= 0:
-            # To a client that has not yet read the last one, another says nothing.
-            if self.holding and (self._alive is None or self._alive.done()):
-                self._alive = spawn(self._say_alive())
-            due = self._keepalive_s
-        self._timer = self._loop.call_later(due, self._look)
-
-    async def _say_alive(self) -> None:
-        # The answer may have gone on, or ended, since the timer rang.
-        if not self.holding or self._timer is None:
-            return
-        # When the client is gone, the handler is being cancelled for the same reason.
-        with contextlib.suppress(ConnectionError):
-            await self.send(self._keepalive)
-
-    def close(self) -> None:
-        """No keep-alive is sent any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 class Proxy:
@@ -230,7 +168,9 @@ class Proxy:
             return client.response
         if answer is None:
             raise ConnectionResetError("the client went away before an answer began")
-        return web.Response(status=answer.status, body=answer.body, headers=_head(answer.headers, trace_id))
+        return web.Response(
+            status=answer.status, body=answer.body, headers=answer_head(answer.headers, trace_id)
+        )
 
     async def _pass(
         self, request: web.BaseRequest, path: str, headers: Headers, trace_id: str
@@ -241,7 +181,7 @@ class Proxy:
         if body is request.content and request.content_length is not None:
             headers = [*headers, ("content-length", str(request.content_length))]
         async with self._upstream.send(request.method, path, headers, body, model) as reply:
-            response = web.StreamResponse(status=reply.status, headers=_head(reply.headers, trace_id))
+            response = web.StreamResponse(status=reply.status, headers=answer_head(reply.headers, trace_id))
             response.content_length = reply.length
             await response.prepare(request)
             try:
@@ -285,15 +225,8 @@ def _refused(door: Door, request: web.BaseRequest, codec: Codec, trace_id: str) 
 
 
 def _error(codec: Codec, status: int, code: str, message: str, trace_id: str) -> web.Response:
-    headers = _head((("content-type", "application/json"),), trace_id)
+    headers = answer_head((("content-type", "application/json"),), trace_id)
     return web.Response(status=status, body=codec.error(status, code, message), headers=headers)
-
-
-def _head(headers: Headers, trace_id: str) -> CIMultiDict[str]:
-    head = CIMultiDict(headers)
-    head[TRACE_ID] = trace_id
-    head.setdefault("Server", SERVER)
-    return head
 
 
 def _peer(request: web.BaseRequest) -> str | None:
@@ -338,7 +271,7 @@ class _Handler(RequestHandler):
             "code": "bad_http" if status < 500 else "internal_error",
         }
         response = web.json_response(
-            {"error": error}, status=status, headers=_head((), secrets.token_hex(16))
+            {"error": error}, status=status, headers=answer_head((), secrets.token_hex(16))
         )
         response.force_close()
         return response

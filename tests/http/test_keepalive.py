@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.http.downstream import Client
+from proxy.http.answering import Client
 from proxy.wire.sse import SseDecoder
 from tests.http.conftest import Serve
 from tests.http.harness import DROP, GET, RawAnswer, ask, http, post, talk
