@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 
 from proxy.approvals import Approvals, Decided, Ticket
 from proxy.guards.base import Situation
 from proxy.journal import Journal
 from proxy.model import Turn
+from proxy.model.value import value
 from proxy.pipeline import Ruling, principal_fields
 from proxy.ports import Headers, Reply, Sink, Unavailable, UpstreamFailed
 from proxy.record import TicketRecord
@@ -19,7 +19,7 @@ from proxy.wire.codec import Caps, Codec
 log = logging.getLogger("callgate.exchange")
 
 
-@dataclass(frozen=True)
+@value(frozen=True)
 class Confirming:
     """Asks, and finds out what was answered; every step leaves a record."""
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from proxy.approvals import Approvals
 from proxy.guards.base import Gate, Learner, Meter
 from proxy.model import Principal, Usage
+from proxy.model.value import value
 from proxy.pipeline import Capture, Pipeline
 from proxy.ports import Headers, Sink, Store, Upstream
 from proxy.tools import Registry
@@ -41,7 +42,7 @@ class Core:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Incoming:
     """One client request as it came in."""
 

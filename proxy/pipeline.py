@@ -12,6 +12,7 @@ from typing import Any, Literal
 from proxy.guards.base import Context, Guard, Situation, canonical
 from proxy.guards.told import POLICY_FACT, Told
 from proxy.model import Principal, ToolCall, ToolResult, dumps
+from proxy.model.value import value
 from proxy.ports import Sink, Unavailable
 from proxy.record import DecisionRecord, Step, masked
 from proxy.verdicts import Allow, Answer, Confirm, Deny, Effect, Reask, Refusal, Repair, Verdict
@@ -21,7 +22,7 @@ log = logging.getLogger("callgate.pipeline")
 Capture = Literal["full", "digest", "off"]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Watched:
     """A guard and how its word counts."""
 
@@ -30,7 +31,7 @@ class Watched:
     on_error: Literal["deny", "allow"] = "deny"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Ruling:
     """What becomes of one call."""
 

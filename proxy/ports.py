@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from proxy.model.value import value
 from proxy.record import Record
 
 Headers = Sequence[tuple[str, str]]
@@ -25,7 +25,7 @@ class Unavailable(Exception):
     """A port could not do its work (the policy engine, the store, a sink). Callers fail closed."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Ask:
     """One request to the provider."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
+
+from proxy.model.value import value
 
 MASKED = "[masked]"
 
@@ -17,7 +19,7 @@ GEN_AI_INPUT_TOKENS = "gen_ai.usage.input_tokens"
 GEN_AI_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Step:
     """One guard's word in a decision's trail."""
 
@@ -48,7 +50,7 @@ class Fact:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class DecisionRecord:
     """What was decided of one call, by whom, on which grounds. Made only by the pipeline."""
 
@@ -109,7 +111,7 @@ class DecisionRecord:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ExchangeRecord:
     """One client request, from its first byte to the last of its answer."""
 
@@ -173,7 +175,7 @@ class ExchangeRecord:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class TicketRecord:
     """One step in the life of a held turn."""
 
@@ -197,7 +199,7 @@ class TicketRecord:
         return {"kind": self.kind} | {name: getattr(self, name) for name in self.__slots__}
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ResultRecord:
     """One tool result on its way to the model."""
 
@@ -222,7 +224,7 @@ class ResultRecord:
         return {"kind": self.kind} | {name: getattr(self, name) for name in self.__slots__}
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class PolicyRecord:
     """Policies were put in force, or could not be."""
 
@@ -240,7 +242,7 @@ class PolicyRecord:
         return {"kind": self.kind} | {name: getattr(self, name) for name in self.__slots__}
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class DifferenceRecord:
     """A candidate's policies would have decided otherwise than those in force, which decided."""
 
@@ -271,7 +273,7 @@ class DifferenceRecord:
         return {"kind": self.kind, "time": self.time, "event": self.event} | own
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class DefinitionRecord:
     """A tool's definition as an application sent it: once for each distinct one that a process sees."""
 

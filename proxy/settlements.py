@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from proxy.guards.base import Refused
 from proxy.model import Passage, Principal, Request, ToolResult, Turn
+from proxy.model.value import value
 from proxy.ports import Store, Unavailable
 from proxy.wire.codec import Codec, Ending, Rounds, Settlement
 
@@ -19,7 +19,7 @@ STORED = "stored"
 """The scope of what is read back by its own name."""
 
 
-@dataclass(frozen=True)
+@value(frozen=True)
 class Settlements:
     """One principal's settled calls. If the store has lost them, a request goes on as the client sent it."""
 

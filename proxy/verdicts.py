@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, ClassVar
 
 from proxy.model import dumps
+from proxy.model.value import value
 
 
 class Effect(StrEnum):
@@ -19,7 +20,7 @@ class Effect(StrEnum):
     FINISH = "finish"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """One guard's word on one call."""
 
@@ -38,7 +39,7 @@ class Verdict:
         return type(self).__name__
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Allow(Verdict):
     """No objection."""
 
@@ -46,7 +47,7 @@ class Allow(Verdict):
     decisive = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Repair(Verdict):
     """No objection once the arguments are these; the guards below see the new ones."""
 
@@ -55,7 +56,7 @@ class Repair(Verdict):
     arguments: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Refusal(Verdict):
     """The call does not run; the model is told why, in a tool result that the proxy writes."""
 
@@ -73,7 +74,7 @@ class Refusal(Verdict):
         return dumps({"error": error}).decode()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Reask(Refusal):
     """The call is wrong in a way that the model can mend."""
 
@@ -81,14 +82,14 @@ class Reask(Refusal):
     retryable: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Deny(Refusal):
     """The call may not run."""
 
     type: str = "denied"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Answer(Verdict):
     """The call need not run: this is its result."""
 
@@ -100,14 +101,14 @@ class Answer(Verdict):
         return self.result
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Confirm(Verdict):
     """A person has to approve first."""
 
     effect = Effect.HOLD
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Break(Refusal):
     """Enough: the turn's calls are settled, tools are turned off, and the model answers with what it has."""
 

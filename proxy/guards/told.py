@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from proxy.model import ToolCall
+from proxy.model.value import value
 from proxy.record import Fact, masked
 
 POLICY_FACT = "policy"
@@ -15,7 +15,7 @@ POLICY_FACT = "policy"
 MAX_QUERY_CHARS = 8192
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Told(Fact):
     """The input of one decision, as the record of its call may hold it.
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from proxy.model.strict import Fault, dumps, loads, unsafe_integer
+from proxy.model.value import value
 
 CallKind = Literal["function", "custom"]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ToolCall:
     """One call as the model wrote it.
 
@@ -64,7 +65,7 @@ def _as_clause(fault: str) -> str:
     return fault if fault.startswith(("not ", "nested", "text")) else f"not readable: {fault}"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ToolResult:
     """What the model is told a call came to."""
 
@@ -72,7 +73,7 @@ class ToolResult:
     content: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Usage:
     """Tokens as the provider counts them."""
 
@@ -95,7 +96,7 @@ class Passage:
     frames: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Failure:
     """The upstream said in-band that it failed; nothing follows. ``raw`` is its own error frame."""
 
@@ -106,7 +107,7 @@ class Failure:
 Event = Passage | Failure
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Slot:
     """A call's place in its turn: which choice, and which of that choice's calls."""
 
@@ -115,7 +116,7 @@ class Slot:
     call: ToolCall
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Turn:
     """One upstream answer, read to its clean end.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from proxy.model import (
@@ -21,6 +21,7 @@ from proxy.model import (
     Turn,
     loads,
 )
+from proxy.model.value import value
 from proxy.wire.known import ToolsMemo
 from proxy.wire.redefining import Define
 from proxy.wire.sse import SseDecoder
@@ -42,7 +43,7 @@ class BadRequest(ValueError):
         self.message, self.param = message, param
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Caps:
     """How much of one answer may be held."""
 
@@ -102,7 +103,7 @@ class Encoder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Settlement:
     """What must be put back into the requests that follow an answer."""
 
@@ -117,7 +118,7 @@ class Settlement:
     """Those of the names with which nobody else's request may go on."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Ending:
     """How an answer was told to the client: what it takes to tell it again."""
 
@@ -132,7 +133,7 @@ class Ending:
 UNTOLD = Ending()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Remembered:
     """What is known of something that the provider stores for a principal."""
 

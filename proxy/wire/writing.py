@@ -67,6 +67,8 @@ def is_unicode(text: str) -> bool:
 def is_whole(pieces: Iterable[str]) -> bool:
     """Whether the pieces, put together, have no lone half of a surrogate pair."""
     text = "".join(pieces)
+    if text.isascii():
+        return True
     try:
         text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
     except UnicodeError:

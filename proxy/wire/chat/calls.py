@@ -18,8 +18,9 @@ from proxy.wire.writing import is_exact, is_unicode, is_whole, joined, write_jso
 
 CallType = Literal["function", "custom", "legacy"]
 
-_PIECE_KEYS = {"index", "id", "type", "function", "custom"}
+_PIECE_KEYS = frozenset({"index", "id", "type", "function", "custom"})
 _TEXT_KEY: Mapping[CallType, str] = {"function": "arguments", "custom": "input", "legacy": "arguments"}
+_BODY_KEYS = {key: frozenset({"name", key}) for key in ("arguments", "input")}
 _TWO_WAYS = "The call is written in two ways at once."
 _NOT_UNICODE = "The call is not valid Unicode: it holds half of a surrogate pair."
 _INEXACT = "The arguments hold a number that not every client reads alike."
@@ -29,7 +30,7 @@ _CUT_OFF = {
 }
 
 
-@dataclass
+@dataclass(slots=True)
 class Building:
     """A call while its pieces arrive."""
 
@@ -113,7 +114,7 @@ def faulted(call: ToolCall, fault: str) -> ToolCall:
     return replace(call, arguments=None, fault=fault)
 
 
-@dataclass
+@dataclass(slots=True)
 class ChoiceCalls:
     """The calls of one choice, and whether every client would rebuild the same ones from the pieces."""
 
@@ -173,7 +174,7 @@ class ChoiceCalls:
             self.canonical = False
         for key in piece.keys() - _PIECE_KEYS:
             call.extra.setdefault(key, piece[key])
-        for key in body.keys() - {"name", text_key}:
+        for key in body.keys() - _BODY_KEYS[text_key]:
             call.inner.setdefault(key, body[key])
 
     def _index(self, piece: dict[str, Any]) -> int | None:
@@ -257,7 +258,7 @@ class ChoiceCalls:
 
         No client of this API knows the wrapper, and providers refuse its name when it is sent back.
         """
-        if any(building.name == parallel.NAME for building in self.calls):
+        if any([building.name == parallel.NAME for building in self.calls]):
             self.calls = [part for building in self.calls for part in building.parts()]
             self.canonical = False
             if len(self.calls) > self.max_calls:

@@ -18,7 +18,7 @@ _NOT_RESENT = {"role", *CALL_KEYS}
 _GROWING = (str, list)
 
 
-@dataclass
+@dataclass(slots=True)
 class Choice:
     """What one choice has come to so far."""
 
@@ -76,7 +76,7 @@ class ReadFrame:
     """What it says, in all of its choices."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: there is one a turn, and it is never changed
 class ChatTurn:
     """The wire side of a turn: what the encoder writes the rest of the answer from."""
 
@@ -163,12 +163,13 @@ class Reading:
                 canonical = canonical and choice.calls.canonical and choice.finished < 2
                 slots += [Slot(index, position, call) for position, call in enumerate(calls)]
         wire = ChatTurn(tuple(held), body, canonical, self.choices, self.usage)
+        first = wire.first
         return Turn(
             id=self.id,
             model=self.model,
             slots=tuple(slots),
-            text=_text(wire.first),
-            finish=wire.first.finish if wire.first else None,
+            text=_text(first) if first else "",
+            finish=first.finish if first else None,
             usage=_usage(self.usage),
             choices=len(self.choices),
             wire=wire,
@@ -189,16 +190,17 @@ def _is_plain(read: ReadFrame) -> bool:
     return len({choice.get("index") for choice in choices} - {None}) == len(choices)
 
 
-def _text(choice: Choice | None) -> str:
-    content = choice.message_fields().get("content") if choice else None
+def _text(choice: Choice) -> str:
+    pieces = choice.fields.get("content")
+    content = together(pieces) if pieces else ""
     return content if isinstance(content, str) else ""
 
 
 def _usage(usage: dict[str, Any] | None) -> Usage | None:
     if usage is None:
         return None
-    counts = [usage.get(key) for key in ("prompt_tokens", "completion_tokens")]
-    return Usage(*(count if isinstance(count, int) else 0 for count in counts))
+    asked, said = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return Usage(asked if isinstance(asked, int) else 0, said if isinstance(said, int) else 0)
 
 
 def take_calls(choice: Choice, part: dict[str, Any], pieces: list[Any]) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from proxy.model import Fault, Slot, Turn, Usage, has_duplicate_keys, loads, loads_frame
+from proxy.model.value import value
 from proxy.wire.codec import Caps, MalformedTurn
 from proxy.wire.messages.blocks import (
     CALL,
@@ -25,7 +25,7 @@ _NUL = 0
 _WITH_CALLS = KEPT_REASONS | {"tool_use"}
 
 
-@dataclass(frozen=True)
+@value(frozen=True)
 class MessagesTurn:
     """The wire side of a turn: what the encoder writes the rest of the answer from."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from proxy.model import Event, Failure, Fault, Passage, Slot, Turn, Usage
 from proxy.model import loads_frame as loads
+from proxy.model.value import value
 from proxy.wire.codec import BodyReader, Caps, IncompleteTurn, MalformedTurn, as_dict, as_list, sse
 from proxy.wire.responses import items
 from proxy.wire.responses.building import Item, Items
@@ -38,7 +39,7 @@ class ReadFrame:
     """What it says."""
 
 
-@dataclass(frozen=True)
+@value(frozen=True)
 class ResponseTurn:
     """The wire side of a turn: what the encoder writes the rest of the answer from."""
 
