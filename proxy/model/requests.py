@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, replace
 from typing import Any
 
 from proxy.model.lazy import lazy
 from proxy.model.strict import Fault, loads
+from proxy.model.value import value
 
 _BRIEF_CHARS = 200
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class PastCall:
     """A call of an earlier turn, with the result that came back for it."""
 
@@ -47,7 +48,7 @@ def brief(result: str | None) -> str | None:
     return f"{result[: _BRIEF_CHARS // 2]}… {digest}"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class PastResult:
     """A tool result as it stands in a request."""
 
@@ -59,7 +60,7 @@ class PastResult:
     content: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class History:
     """What is known of the conversation so far."""
 
@@ -88,7 +89,7 @@ class History:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class OfferedTool:
     """A tool as the application offers it to the model."""
 
@@ -101,7 +102,7 @@ class OfferedTool:
     """What else the model may read of it; told by ``redefine`` only."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class HostedTool:
     """A tool that the provider runs by itself, where no call of it can be judged."""
 
@@ -113,7 +114,7 @@ class HostedTool:
     """The API can make each use of it wait for an approval."""
 
 
-@dataclass(frozen=True)
+@value(frozen=True)
 class Request:
     """A client's request: a view of ``body``, the wire object, beside ``raw``, the bytes that are sent."""
 
@@ -137,11 +138,14 @@ class Request:
     def with_body(self, body: dict[str, Any], raw: bytes, keeping: Collection[str] = ()) -> Request:
         """The request with another body. ``keeping`` names what is read in both bodies alike, and need not
         be worked out again."""
-        changed = object.__new__(Request)
-        known = self.__dict__
         # As ``replace`` would do it, which takes longer than all the rest.
-        changed.__dict__.update({name: known[name] for name in (*_FIELDS, *keeping) if name in known})
-        changed.__dict__.update(body=body, raw=raw)
+        changed = object.__new__(Request)
+        state = changed.__dict__
+        state.update(self.__dict__)
+        for name in _WORKED_OUT:
+            if name not in keeping:
+                state.pop(name, None)
+        state["body"], state["raw"] = body, raw
         return changed
 
     @lazy
@@ -193,10 +197,10 @@ class Request:
         return scope
 
 
-_FIELDS = tuple(field.name for field in fields(Request))
+_WORKED_OUT = tuple(name for name, value in vars(Request).items() if isinstance(value, lazy))
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Principal:
     """Who asks. ``key`` separates what is kept for one principal from what is kept for another."""
 
