@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -197,9 +197,10 @@ class Registry:
     origins: Mapping[str, Path] = field(default_factory=dict, compare=False, repr=False)
     """The file of each, where it was read from one."""
 
-    def get(self, name: str) -> ToolSpec | None:
-        """The operator's description of ``name``, if there is one."""
-        return self.specs.get(name)
+    @property
+    def get(self) -> Callable[[str], ToolSpec | None]:
+        """The operator's description of a name, or None: a builtin, asked for every tool of a request."""
+        return self.specs.get
 
     @classmethod
     def load(cls, paths: Iterable[Path]) -> Registry:

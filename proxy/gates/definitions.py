@@ -8,6 +8,7 @@ definition in its place leaves nothing of it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from cachetools import LRUCache
@@ -56,7 +57,7 @@ class DefinitionsGate:
     async def admit(self, request: Request, situation: Situation) -> Request:
         """The request with the definitions that the model is to read; raises ``Refused`` (403) where one is
         not as it was pinned and that is refused."""
-        if not request.tools or not self._concerns(request, situation):
+        if not self._concerns(request.tools, situation):
             return request
         drifted: list[str] = []
         redefined: list[str] = []
@@ -79,11 +80,10 @@ class DefinitionsGate:
             situation.admission["redefined"] = sorted(set(redefined))
         return admitted
 
-    def _concerns(self, request: Request, situation: Situation) -> bool:
+    def _concerns(self, tools: Mapping[str, OfferedTool], situation: Situation) -> bool:
         if self._override or self._record or self._pin != "off":
-            return True
-        specs = map(situation.registry, request.tools)
-        return any(spec is not None and spec.override for spec in specs)
+            return bool(tools)
+        return any(spec.override for spec in map(situation.registry, tools) if spec is not None)
 
     def _has_drifted(self, tool: OfferedTool, spec: ToolSpec | None, situation: Situation) -> bool:
         pins = spec.pin if spec is not None and self._pin != "off" else ()

@@ -42,10 +42,9 @@ class RequestGate:
         return request
 
     async def _decide(self, request: Request, situation: Situation) -> RequestDecision:
-        hosted = tuple((tool.type, tool.label, tool.approvable) for tool in request.hosted)
-        tools = tuple(request.tools)
+        about = tuple(request.hosted), tuple(request.tools)
         try:
-            return await self._decisions.of(situation, (hosted, tools), lambda: request_input(request))
+            return await self._decisions.of(situation, about, lambda: request_input(request))
         except Unavailable as exc:
             log.error("policy could not decide on a request, so it is refused: %s", exc)
             message = "Policy cannot decide on requests now, so none is sent."

@@ -77,13 +77,13 @@ class ToolsGate:
         return request
 
     async def _decide(self, request: Request, situation: Situation) -> ToolsDecision:
-        specs = {name: situation.registry(name) for name in request.tools}
+        names = tuple(request.tools)
+        specs = tuple(map(situation.registry, names))
         # A description is itself as long as it lives, and the decision keeps it alive.
-        offered = tuple((name, id(spec)) for name, spec in specs.items())
-        hosted = tuple((tool.type, tool.label, tool.approvable) for tool in request.hosted)
+        about = names, tuple(map(id, specs)), tuple(request.hosted)
         try:
             return await self._decisions.of(
-                situation, (offered, hosted), lambda: tools_input(request, specs), specs
+                situation, about, lambda: tools_input(request, dict(zip(names, specs, strict=True))), specs
             )
         except Unavailable as exc:
             log.error("policy could not decide on tools, so the request is refused: %s", exc)
@@ -126,6 +126,6 @@ def _without(request: Request, hidden: Collection[str], unwanted: Sequence[Hoste
     # Whatever the codec makes of it, what policy takes out is not sent.
     if not left.tools.keys().isdisjoint(hidden):
         raise Refused(403, "request_denied", "The request offers tools that may not be used.")
-    if still := set(unwanted) & set(left.hosted):
+    if unwanted and (still := set(unwanted) & set(left.hosted)):
         raise Refused(403, "request_denied", f"{words(still)} may not be used, and cannot be taken out.")
     return left

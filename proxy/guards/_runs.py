@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TypedDict
 
 import orjson
 from rapidfuzz import fuzz, process
@@ -23,7 +23,7 @@ _MAX_CANONICAL_CHARS = 65_536
 _COMPARED_CHARS = 1024
 
 
-class Counts(NamedTuple):
+class Counts(TypedDict):
     """What is counted against the bounds, the call that is judged included."""
 
     calls: int
@@ -82,15 +82,17 @@ class Runs:
     def count(self, call: ToolCall) -> Counts:
         """Count a call of the turn, and note it for those that follow."""
         name, text = call.name, spelled(call.arguments_json)
-        like = self._like(name, text)
-        start = self._start(name) if like else 0
-        like = [index for index in like if index >= start]
+        start, like = 0, self._like(name, text)
+        if like:
+            start = self._start(name)
+            like = [index for index in like if index >= start]
+        hints = self._hints
         counts = Counts(
             calls=self._calls + self._judged + 1,
-            identical=1 + self._batch.get((name, text), 0) + sum(self._made[i].text == text for i in like),
+            identical=1 + self._batch.get((name, text), 0) + sum([self._made[i].text == text for i in like]),
             similar=1 + len(like),
-            hinted=any(at >= start and self._made[at].name == name for at in self._hints),
-            told_to_end=any(at + self._older >= self._max_calls for at in self._hints),
+            hinted=bool(hints) and any(at >= start and self._made[at].name == name for at in hints),
+            told_to_end=bool(hints) and any(at + self._older >= self._max_calls for at in hints),
         )
         if not self._alternatives:
             self._judged += 1
@@ -99,7 +101,9 @@ class Runs:
 
     def _like(self, name: str, text: str) -> list[int]:
         """Calls of the tool with these arguments, or nearly these."""
-        places, texts = self._of_tool.get(name, ((), ()))
+        if (of_tool := self._of_tool.get(name)) is None:
+            return []
+        places, texts = of_tool
         found = process.extract(
             text[:_COMPARED_CHARS], texts, scorer=fuzz.ratio, score_cutoff=self._similarity, limit=None
         )
@@ -154,7 +158,7 @@ def _failed(made: _Made) -> bool:
 
 def _this_query(situation: Situation) -> list[PastCall]:
     history = situation.request.history
-    return [call for call in history.calls if call.turn == history.turn] + list(situation.rounds)
+    return [*[call for call in history.calls if call.turn == history.turn], *situation.rounds]
 
 
 def _novelty(calls: Sequence[_Made]) -> tuple[list[bool], list[bool]]:

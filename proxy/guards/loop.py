@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from proxy.guards._naming import quoted
-from proxy.guards._runs import HINT, Runs
+from proxy.guards._runs import HINT, Counts, Runs
 from proxy.guards.base import Context, Situation, canonical
 from proxy.model import ToolCall
 from proxy.verdicts import Allow, Break, Reask, Verdict
@@ -36,8 +36,8 @@ class LoopGuard:
     async def check(self, call: ToolCall, ctx: Context) -> Verdict:
         """Allow, Reask with a hint, or Break."""
 
-        async def count() -> dict[str, Any]:
-            return self._runs(ctx.situation).count(call)._asdict()
+        async def count() -> Counts:
+            return self._runs(ctx.situation).count(call)
 
         seen = await ctx.fact("loop", count)
         if _is_approved(call, ctx.situation):
@@ -59,7 +59,7 @@ class LoopGuard:
         assert isinstance(runs, Runs)
         return runs
 
-    def _enough(self, seen: dict[str, Any]) -> Verdict:
+    def _enough(self, seen: Counts) -> Verdict:
         reason = (
             f"You have made {seen['calls'] - 1} tool calls for this request, and {self._max_calls} are "
             "allowed. Answer now with what you have."

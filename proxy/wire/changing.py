@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import is_
 from typing import Any
 
 import orjson
@@ -23,8 +24,7 @@ def rewritten(request: Request, body: dict[str, Any], write: Callable[[Any], byt
 
     Where that has the same conversation, what was read in it is not read again.
     """
-    old = request.body
-    same = all(body.get(key) is old.get(key) for key in _CONVERSATION)
+    same = all(map(is_, map(body.get, _CONVERSATION), map(request.body.get, _CONVERSATION)))
     return request.with_body(body, _written(body, write), _READ_IN_THEM if same else ())
 
 
