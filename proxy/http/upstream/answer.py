@@ -7,7 +7,6 @@ somebody else.
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Callable
 
@@ -25,6 +24,8 @@ _END = b"\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _BARE_LINE_BREAK = re.compile(rb"(?<!\r)\n")
 _KEEP_ALIVE = re.compile(r"timeout=(\d{1,9})", re.IGNORECASE)
+# How the end of what is being read is found. Plain numbers: each frame of a stream asks.
+_HEAD, _LENGTH, _CHUNKS, _CLOSE = range(4)
 _FRAMING = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 
 
@@ -51,15 +52,6 @@ class Head:
     def all(self, name: str) -> list[str]:
         """Every value under a name (in lower case)."""
         return [value for known, value in self.fields if known.lower() == name]
-
-
-class _Framing(enum.Enum):
-    """How the end of what is being read is found."""
-
-    HEAD = enum.auto()
-    LENGTH = enum.auto()
-    CHUNKS = enum.auto()
-    CLOSE = enum.auto()
 
 
 class _SecondAnswer(Exception):
@@ -110,7 +102,7 @@ class Answer:
         self.is_exact = False
         """Whether it ended just where the bytes of its connection did."""
         self._is_bodiless = method == "HEAD"
-        self._framing = _Framing.HEAD
+        self._framing = _HEAD
         self._held = bytearray()
         self._head_bytes = self._left = self._silent = 0
         self._parser: HttpResponseParser | None = None
@@ -123,15 +115,16 @@ class Answer:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the connection."""
+        framing = self._framing
         if self.ended:
             self.is_exact = False
         elif self.fault is not None:
             return
-        elif self._framing is _Framing.CHUNKS:
+        elif framing == _CHUNKS:
             self._chunks(data)
-        elif self._framing is _Framing.LENGTH:
+        elif framing == _LENGTH:
             self._counted(data)
-        elif self._framing is _Framing.CLOSE:
+        elif framing == _CLOSE:
             self.body.append(data)
         else:
             self._begin(data)
@@ -142,7 +135,7 @@ class Answer:
             return
         if self.head is None:
             self.fault = faults.broken()
-        elif self._framing is _Framing.CLOSE and is_clean:
+        elif self._framing == _CLOSE and is_clean:
             self.ended = True
         else:
             self.fault = faults.incomplete()
@@ -229,17 +222,17 @@ class Answer:
             return
         self.head = head
         if self._is_bodiless or head.status in (204, 304) or (head.length == 0):
-            self._framing, self._left = _Framing.LENGTH, 0
+            self._framing, self._left = _LENGTH, 0
         elif encodings:
-            self._framing, self._parser, self._events = _Framing.CHUNKS, parser, events
+            self._framing, self._parser, self._events = _CHUNKS, parser, events
         elif head.length is not None:
-            self._framing, self._left = _Framing.LENGTH, head.length
+            self._framing, self._left = _LENGTH, head.length
         else:
-            self._framing, head.keeps = _Framing.CLOSE, False
+            self._framing, head.keeps = _CLOSE, False
 
     def _go_on(self, data: bytes) -> None:
         """What came with the head."""
-        if self._framing is _Framing.LENGTH:
+        if self._framing == _LENGTH:
             self._counted(data)
         elif data:
             self.feed(data)

@@ -65,8 +65,11 @@ class Connection(asyncio.Protocol):
         if self._unread > _MAX_UNREAD_BYTES and not self._is_paused and not answer.ended:
             self._is_paused = True
             self._transport.pause_reading()
-        if self._waiter is not None:
-            self._wake()
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
 
     def eof_received(self) -> None:
         self._has_ended = True
@@ -117,7 +120,8 @@ class Connection(asyncio.Protocol):
         while answer.head is None:
             if answer.fault is not None:
                 raise answer.fault
-            await self._wait()
+            self._waiter = self._loop.create_future()
+            await self._waiter
         self._stop_timer()
         return answer.head
 
@@ -147,7 +151,8 @@ class Connection(asyncio.Protocol):
         if self._timer is None:
             # One for the whole answer: it looks how long the reader has been waiting.
             self._timer = self._loop.call_later(self._endpoint.idle_timeout_s, self._look)
-        return self._wait()
+        waiter = self._waiter = self._loop.create_future()
+        return waiter
 
     async def drain(self, answer: Answer, timeout_s: float) -> None:
         """Read to the end of the answer; one that does not come in time, or is cut, is left."""
@@ -182,10 +187,6 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     # -- waiting
-
-    def _wait(self) -> asyncio.Future[None]:
-        waiter = self._waiter = self._loop.create_future()
-        return waiter
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

@@ -10,8 +10,6 @@ from fnmatch import fnmatchcase
 from proxy.http import azure
 from proxy.ports import Headers
 
-_VERSION = "anthropic-version"
-
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -45,9 +43,7 @@ class Endpoint:
         """The header, in lower case, in which the API behind a path takes the operator's key."""
         if path.startswith(azure.PREFIX):
             return "api-key", f"{self.key}"
-        if _is_messages(path) or any(
-            len(name) == len(_VERSION) and name.lower() == _VERSION for name, _ in headers
-        ):
+        if _is_messages(path) or "anthropic-version" in [name.lower() for name, _ in headers]:
             return "x-api-key", f"{self.key}"
         return "authorization", f"Bearer {self.key}"
 
