@@ -117,7 +117,7 @@ class Approvals:
 
     async def answered(self, principal: str, conversation: str, history: History) -> Decided | None:
         """What the user's last message, or a person elsewhere, decided of a ticket of this conversation."""
-        said = {code.upper(): word.lower() == "approve" for word, code in _ANSWER.findall(history.query)}
+        said = _said(history.query)
         asked = _CODE.findall(history.last_answer) if _QUESTION in history.last_answer else []
         codes = list(dict.fromkeys([*said, *asked]))[:_MAX_CODES]
         if not codes:
@@ -180,6 +180,15 @@ class Approvals:
         """What was decided elsewhere."""
         kept = await self.store.get(f"decided:{code}")
         return "open" if kept is None else "approved" if kept == b"approved" else "declined"
+
+
+def _said(query: str) -> dict[str, bool]:
+    """The codes that the user's words name, and whether they approve."""
+    lowered = query.lower()
+    # Most messages have neither word, and are soon known not to.
+    if "appro" not in lowered and "decl" not in lowered:
+        return {}
+    return {code.upper(): word.lower() == "approve" for word, code in _ANSWER.findall(query)}
 
 
 def word_question(code: str, calls: Sequence[tuple[ToolCall, ToolSpec | None]], accept: Sequence[str]) -> str:

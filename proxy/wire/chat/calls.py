@@ -172,10 +172,12 @@ class ChoiceCalls:
         call.take_name(body.get("name"))
         if not call.take_arguments(body.get(text_key)):
             self.canonical = False
-        for key in piece.keys() - _PIECE_KEYS:
-            call.extra.setdefault(key, piece[key])
-        for key in body.keys() - _BODY_KEYS[text_key]:
-            call.inner.setdefault(key, body[key])
+        if not piece.keys() <= _PIECE_KEYS:
+            for key in piece.keys() - _PIECE_KEYS:
+                call.extra.setdefault(key, piece[key])
+        if not body.keys() <= (known := _BODY_KEYS[text_key]):
+            for key in body.keys() - known:
+                call.inner.setdefault(key, body[key])
 
     def _index(self, piece: dict[str, Any]) -> int | None:
         index = piece.get("index")
