@@ -18,6 +18,7 @@ from proxy.record import (
     PolicyRecord,
     Record,
     ResultRecord,
+    Step,
     TicketRecord,
 )
 
@@ -25,7 +26,7 @@ OTHER = "other"
 """The label value of every name that may not have one of its own."""
 
 _MAX_NAME_CHARS = 128
-_GUARD_SECONDS = (10e-6, 30e-6, 100e-6, 300e-6, 1e-3, 3e-3, 10e-3, 30e-3, 0.1, 0.3, 1.0, 3.0)
+_GUARD_MICROS = (10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000)
 _EXCHANGE_SECONDS = (1e-3, 5e-3, 10e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _MAX_USD = 1e9
 _ROUNDS = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0)
@@ -88,6 +89,36 @@ class _Histogram(dict[tuple[str, ...], list[float]]):
         return family
 
 
+class _Steps(dict[tuple[str, str, bool], list[int]]):
+    """Guard, verdict and whether it was only watched -> how many steps fell into each bucket, and last the
+    sum of their microseconds. What is counted of a step is counted once, and read as two metrics."""
+
+    def __missing__(self, step: tuple[str, str, bool]) -> list[int]:
+        cells = self[step] = [0] * (len(_GUARD_MICROS) + 2)
+        return cells
+
+    def count(self, trail: Sequence[Step]) -> None:
+        for step in trail:
+            cells = self[step.guard, step.verdict, step.shadow]
+            cells[bisect_left(_GUARD_MICROS, step.micros)] += 1
+            cells[-1] += step.micros
+
+    def verdicts(self) -> Metric:
+        counts = _Counts("callgate_guard_verdicts", "What each guard said.", ("guard", "verdict", "mode"))
+        for (guard, verdict, is_shadow), cells in self.copy().items():
+            counts[guard, verdict, "shadow" if is_shadow else "enforce"] = sum(cells[:-1])
+        return counts.family()
+
+    def seconds(self) -> Metric:
+        bounds = [micros / 1e6 for micros in _GUARD_MICROS]
+        times = _Histogram("callgate_guard_seconds", "Time a guard took over one call.", bounds, ("guard",))
+        for (guard, _, _), cells in self.copy().items():
+            *buckets, micros = cells
+            summed = [known + more for known, more in zip(times[(guard,)], buckets, strict=False)]
+            times[(guard,)] = [*summed, times[(guard,)][-1] + micros / 1e6]
+        return times.family()
+
+
 class MetricsSink(Collector):
     """A ``Sink`` that counts records and gives the counts to ``registry``; for one writing thread.
 
@@ -106,12 +137,7 @@ class MetricsSink(Collector):
         self._decisions = _Counts(
             "callgate_decisions", "Tool calls judged.", ("tool", "verdict", "effect", "guard")
         )
-        self._verdicts = _Counts(
-            "callgate_guard_verdicts", "What each guard said.", ("guard", "verdict", "mode")
-        )
-        self._guard_seconds = _Histogram(
-            "callgate_guard_seconds", "Time a guard took over one call.", _GUARD_SECONDS, ("guard",)
-        )
+        self._steps = _Steps()
         self._exchanges = _Counts("callgate_exchanges", "Client requests.", ("protocol", "outcome"))
         self._rounds = _Histogram(
             "callgate_exchange_rounds", "How often the provider was asked for one client request.", _ROUNDS
@@ -143,8 +169,8 @@ class MetricsSink(Collector):
     def collect(self) -> Iterator[Metric]:
         """The metrics as they stand."""
         yield self._decisions.family()
-        yield self._verdicts.family()
-        yield self._guard_seconds.family()
+        yield self._steps.verdicts()
+        yield self._steps.seconds()
         yield self._exchanges.family()
         yield self._rounds.family()
         yield self._seconds.family()
@@ -158,23 +184,20 @@ class MetricsSink(Collector):
 
     def write(self, record: Record) -> None:
         """Count a record."""
-        match record:
-            case DecisionRecord():
-                self._count_decision(record)
-            case ExchangeRecord():
-                self._count_exchange(record)
-            case TicketRecord():
-                self._tickets[record.event, record.by] += 1
-            case PolicyRecord():
-                self._policies[(record.event,)] += 1
-            case ResultRecord():
-                self._results[self._tools[record.tool], record.effect] += 1
+        if isinstance(record, DecisionRecord):
+            self._count_decision(record)
+        elif isinstance(record, ExchangeRecord):
+            self._count_exchange(record)
+        elif isinstance(record, TicketRecord):
+            self._tickets[record.event, record.by] += 1
+        elif isinstance(record, PolicyRecord):
+            self._policies[(record.event,)] += 1
+        elif isinstance(record, ResultRecord):
+            self._results[self._tools[record.tool], record.effect] += 1
 
     def _count_decision(self, record: DecisionRecord) -> None:
         self._decisions[self._tools[record.tool], record.verdict, record.effect, record.guard or "none"] += 1
-        for step in record.trail:
-            self._verdicts[step.guard, step.verdict, "shadow" if step.shadow else "enforce"] += 1
-            self._guard_seconds.observe((step.guard,), step.micros / 1e6)
+        self._steps.count(record.trail)
 
     def _count_exchange(self, record: ExchangeRecord) -> None:
         self._exchanges[record.protocol, record.outcome] += 1
