@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 
 from proxy.model import Passage, Turn
-from proxy.pipeline import Ruling
 from proxy.ports import Downstream, Headers, Reply, UpstreamFailed
-from proxy.verdicts import Effect
 from proxy.wire.codec import Codec, Encoder
 
 JSON_HEAD: Headers = (("content-type", "application/json"),)
@@ -72,12 +70,12 @@ class Delivery:
         await self.send(self._writer.settle(turn))
 
     async def release(
-        self, turn: Turn, rulings: Sequence[Ruling], notices: dict[int, str], status: str = ""
+        self, turn: Turn, arguments: Sequence[str | None], notices: Mapping[int, str], status: str = ""
     ) -> None:
-        """End the answer with the calls that may run; a stream says ``status`` before it."""
+        """End the answer with the calls that may run (``Encoder.release``); a stream says ``status`` before
+        it."""
         if status and self.streaming:
             await self.send(self._writer.status(status))
-        arguments = [r.call.arguments_json if r.effect is Effect.FORWARD else None for r in rulings]
         self.said_text = self.said_text or bool(turn.text)
         await self._end(self._writer.release(turn, arguments, notices))
 

@@ -290,10 +290,11 @@ class Exchange:
             question = self._spaced(turn, ticket.question)
             # What the client reads as the answer: with it, later requests tell what was asked.
             told = replace(turn, text=turn.text + question)
-            ending = self._ending((None,) * len(rulings), {0: question})
+            none_runs = (None,) * len(rulings)
+            ending = self._ending(none_runs, {0: question})
             await self._settlements.keep(asked, self._hidden, told, results, ending)
             self._journal.outcome = "held"
-            await self._delivery.release(turn, _none_run(rulings), {0: question})
+            await self._delivery.release(turn, none_runs, {0: question})
         return decided
 
     def _spaced(self, turn: Turn, question: str) -> str:
@@ -312,13 +313,16 @@ class Exchange:
     async def _release(self, asked: Request, turn: Turn, rulings: Sequence[Ruling], outcome: str) -> None:
         """End the answer with the calls that may run; keep what the client does not see."""
         self._journal.outcome = outcome
-        settled = [_settled(ruling) for ruling in rulings if ruling.effect is not Effect.FORWARD]
-        status = self._status(turn, rulings) if self._core.status else ""
-        notices = self._notices(turn, rulings)
         arguments = [r.call.arguments_json if r.effect is Effect.FORWARD else None for r in rulings]
+        settled: list[ToolResult] = []
+        notices: dict[int, str] = {}
+        if None in arguments:
+            settled = [_settled(ruling) for ruling in rulings if ruling.effect is not Effect.FORWARD]
+            notices = self._notices(turn, rulings)
+        status = self._status(turn, rulings) if self._core.status else ""
         ending = self._ending(arguments, notices, status)
         await self._settlements.keep(asked, self._hidden, turn, settled, ending)
-        await self._delivery.release(turn, rulings, notices, status)
+        await self._delivery.release(turn, arguments, notices, status)
 
     def _ending(
         self,
@@ -395,12 +399,6 @@ def _estimate(asked: bytes, turn: Turn) -> Usage:
         len(call.name) + len(call.arguments_json) for call in turn.calls
     )
     return Usage(len(asked) // 4 + 1, said // 4 + 1)
-
-
-def _none_run(rulings: Sequence[Ruling]) -> list[Ruling]:
-    """The same rulings with no call that goes on: the whole turn is held."""
-    wait = Deny(type="waiting")
-    return [Ruling(ruling.call, wait, ruling.decision_id) for ruling in rulings]
 
 
 def _settled(ruling: Ruling) -> ToolResult:
