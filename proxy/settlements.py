@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from proxy.guards.base import Refused
 from proxy.model import Passage, Principal, Request, ToolResult, Turn
@@ -36,7 +36,7 @@ class Settlements:
         handles, continued = request.handles, request.continued
         if not handles:
             return request, 0
-        keys = [self._key(request.scope, handle) for handle in handles]
+        keys = self._keys(request.scope, handles)
         try:
             values = await self.store.get_many([*keys, _owner_key(continued)] if continued else keys)
         except Unavailable as exc:
@@ -74,7 +74,7 @@ class Settlements:
         """Keep a settlement; what the store cannot take is not known later."""
         if settlement is None:
             return
-        values = {self._key(scope, handle): settlement.kept for handle in settlement.handles}
+        values = dict.fromkeys(self._keys(scope, settlement.handles), settlement.kept)
         values |= {_owner_key(name): self._owner for name in settlement.owned}
         if settlement.stored is not None:
             name, kept = settlement.stored
@@ -87,7 +87,7 @@ class Settlements:
     async def find(self, names: Sequence[str], scope: str) -> list[bytes | None]:
         """What is kept under names; a store that fails knows none."""
         try:
-            return await self.store.get_many([self._key(scope, name) for name in names])
+            return await self.store.get_many(self._keys(scope, names))
         except Unavailable as exc:
             log.warning("what was given earlier could not be looked up: %s", exc)
             return [None] * len(names)
@@ -105,8 +105,17 @@ class Settlements:
 
     def _key(self, scope: str, handle: str) -> str:
         """A key under the principal's own name: another's call id opens nothing."""
-        text = "\0".join((self.principal.key, scope, handle))
-        return "settled:" + hashlib.sha256(text.encode(errors="replace")).hexdigest()
+        return self._keys(scope, (handle,))[0]
+
+    def _keys(self, scope: str, handles: Iterable[str]) -> list[str]:
+        # Long conversations have many handles, and a scope may be long: it is hashed once.
+        begun = hashlib.sha256(f"{self.principal.key}\0{scope}\0".encode(errors="replace"))
+        keys: list[str] = []
+        for handle in handles:
+            digest = begun.copy()
+            digest.update(handle.encode(errors="replace"))
+            keys.append("settled:" + digest.hexdigest())
+        return keys
 
 
 def _owner_key(name: str) -> str:

@@ -110,7 +110,11 @@ class MemoryStore:
         return counter.total
 
     def _find(self, key: str) -> _Item | None:
-        return self._values.get(key) or self._claims.get(key)
+        for shelf in (self._values, self._claims):
+            # Most keys are not here at all, expired or not, and that takes no look at the time.
+            if Cache.__contains__(shelf, key) and (item := shelf.get(key)) is not None:
+                return item
+        return None
 
     def _make_room(self, entries: int, size: int) -> None:
         if size > self._max_bytes:

@@ -26,6 +26,8 @@ from proxy.wire.known import ToolsMemo
 from proxy.wire.redefining import Define
 from proxy.wire.sse import SseDecoder
 
+_OBJECTS = frozenset({dict})
+
 
 class MalformedTurn(ValueError):
     """The provider sent what has no safe reading. Nothing that is held may be released."""
@@ -343,9 +345,14 @@ def read_request(raw: bytes, memo: ToolsMemo) -> dict[str, Any]:
     if (body := memo.read(raw)) is None:
         body = read_object(raw)
         tools = body.get("tools")
-        if tools and isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools):
+        if tools and are_objects(tools):
             body["tools"] = memo.known(tools)
     return body
+
+
+def are_objects(value: Any) -> bool:
+    """Whether a value that was read from JSON is an array of objects."""
+    return isinstance(value, list) and _OBJECTS.issuperset(map(type, value))
 
 
 def as_dict(value: Any, what: str) -> dict[str, Any]:

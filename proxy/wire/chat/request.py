@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from proxy.model import History, OfferedTool, PastCall, PastResult, Request, ToolResult
 from proxy.wire.changing import rewritten
-from proxy.wire.codec import BadRequest, holds_more
+from proxy.wire.codec import BadRequest, are_objects, holds_more
 from proxy.wire.known import KnownTools, worked_out
 from proxy.wire.results import said
 from proxy.wire.writing import write_request
@@ -26,21 +26,17 @@ def check_shape(body: Mapping[str, Any]) -> None:
     if n is not None and (isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 128):
         raise BadRequest("n must be an integer from 1 to 128.", "n")
     for position, message in enumerate(body["messages"]):
-        if message.get("tool_calls") is not None:
-            _check_calls(message["tool_calls"], f"messages[{position}]")
+        if (calls := message.get("tool_calls")) is not None and not are_objects(calls):
+            where = f"messages[{position}]"
+            raise BadRequest(f"{where}.tool_calls must be an array of objects.", where)
 
 
 def _list_of_objects(body: Mapping[str, Any], key: str, required: bool) -> None:
     value = body.get(key)
     if (value is None and not required) or isinstance(value, KnownTools):
         return
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+    if not are_objects(value):
         raise BadRequest(f"{key} must be an array of objects.", key)
-
-
-def _check_calls(calls: Any, where: str) -> None:
-    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
-        raise BadRequest(f"{where}.tool_calls must be an array of objects.", where)
 
 
 def offered_tools(body: Mapping[str, Any]) -> dict[str, OfferedTool]:
@@ -83,11 +79,12 @@ def text_of(content: Any) -> str:
 def history(body: Mapping[str, Any]) -> History:
     """What the messages tell of the conversation so far."""
     calls: list[PastCall] = []
-    results = _results(body)
+    messages = body["messages"]
+    results = _results(messages)
     query = opening = last_answer = ""
     turn = 0
     fresh: set[str] = set()
-    for message in body["messages"]:
+    for message in messages:
         role = message.get("role")
         if role == "user":
             turn += 1
@@ -98,37 +95,45 @@ def history(body: Mapping[str, Any]) -> History:
             fresh.clear()
         elif role == "tool":
             fresh.add(str(message.get("tool_call_id")))
+        if "tool_calls" not in message and "function_call" not in message:
+            continue
         for id, name, arguments in calls_of(message):
             given = results.get(id or f"function:{name}")
             result, partial = given.pop(0) if given else (None, False)
-            calls.append(PastCall(id, name, arguments, result, turn, partial=partial))
+            calls.append(PastCall(id, name, arguments, result, turn, False, partial))
     return History(tuple(calls), query, turn, opening, last_answer, frozenset(fresh))
 
 
-def _results(body: Mapping[str, Any]) -> dict[str, list[tuple[str, bool]]]:
+def _results(messages: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, bool]]]:
     """The results of each call id, in their order: some providers reuse their ids in every turn.
 
     With each, whether it is more than its text.
     """
     results: dict[str, list[tuple[str, bool]]] = {}
-    for message in body["messages"]:
-        keys = {"tool": str(message.get("tool_call_id")), "function": f"function:{message.get('name')}"}
-        if (key := keys.get(str(message.get("role")))) is not None:
-            content = message.get("content")
-            results.setdefault(key, []).append((text_of(content), holds_more(content)))
+    for message in messages:
+        if (role := message.get("role")) == "tool":
+            key = str(message.get("tool_call_id"))
+        elif role == "function":
+            key = f"function:{message.get('name')}"
+        else:
+            continue
+        content = message.get("content")
+        results.setdefault(key, []).append((text_of(content), holds_more(content)))
     return results
 
 
-def calls_of(message: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def calls_of(message: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """The id, the name and the arguments' text of each call in a message."""
-    for wire in message.get("tool_calls") or []:
+    calls: list[tuple[str, str, str]] = []
+    for wire in message.get("tool_calls") or ():
         body = wire.get("function") or wire.get("custom")
         if isinstance(body, dict):
             arguments = body.get("arguments", body.get("input"))
             text = arguments if isinstance(arguments, str) else ""
-            yield str(wire.get("id") or ""), str(body.get("name") or ""), text
+            calls.append((str(wire.get("id") or ""), str(body.get("name") or ""), text))
     if isinstance(legacy := message.get("function_call"), dict):
-        yield "", str(legacy.get("name") or ""), str(legacy.get("arguments") or "")
+        calls.append(("", str(legacy.get("name") or ""), str(legacy.get("arguments") or "")))
+    return calls
 
 
 def past_call_ids(body: Mapping[str, Any]) -> list[str]:
@@ -155,39 +160,39 @@ def tool_results(body: Mapping[str, Any]) -> list[PastResult]:
     """Every tool result in the messages, with the tool whose call it answers."""
     tools: dict[str, str] = {}
     results: list[PastResult] = []
-    for key, message in _keyed_results(body["messages"]):
-        if key is None:
-            tools |= {id: name for id, name, _ in calls_of(message)}
-        elif message["role"] == "function":
-            results.append(PastResult(key, "", str(message.get("name")), said(message.get("content"))))
-        else:
+    taken: set[str] = set()
+    for position, message in enumerate(body["messages"]):
+        if (role := message.get("role")) == "tool":
             id = str(message.get("tool_call_id"))
+            key = _key(message, position, taken)
             results.append(PastResult(key, id, tools.get(id, ""), said(message.get("content"))))
+        elif role == "function":
+            key, name = _key(message, position, taken), str(message.get("name"))
+            results.append(PastResult(key, "", name, said(message.get("content"))))
+        elif "tool_calls" in message or "function_call" in message:
+            for id, name, _ in calls_of(message):
+                tools[id] = name
     return results
 
 
-def _keyed_results(
-    messages: Sequence[dict[str, Any]],
-) -> Iterator[tuple[str | None, dict[str, Any]]]:
-    """The messages; a tool result with a key of its own, which is its call's id where no other has it."""
-    taken: set[str] = set()
-    for position, message in enumerate(messages):
-        if message.get("role") not in ("tool", "function"):
-            yield None, message
-            continue
-        id = message.get("tool_call_id")
-        key = id if isinstance(id, str) and id else f"message {position}"
-        while key in taken:
-            key += "'"
-        taken.add(key)
-        yield key, message
+def _key(message: Mapping[str, Any], position: int, taken: set[str]) -> str:
+    """A tool result's own key, which is its call's id where no other has it; ``taken`` are those before."""
+    id = message.get("tool_call_id")
+    key = id if isinstance(id, str) and id else f"message {position}"
+    while key in taken:
+        key += "'"
+    taken.add(key)
+    return key
 
 
 def with_contents(messages: Sequence[dict[str, Any]], contents: Mapping[str, str]) -> list[dict[str, Any]]:
     """The messages with other text in the tool results that ``contents`` has by their keys."""
+    taken: set[str] = set()
     return [
-        message if key is None or key not in contents else {**message, "content": contents[key]}
-        for key, message in _keyed_results(messages)
+        {**message, "content": contents[key]}
+        if message.get("role") in ("tool", "function") and (key := _key(message, position, taken)) in contents
+        else message
+        for position, message in enumerate(messages)
     ]
 
 

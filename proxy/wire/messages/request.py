@@ -8,7 +8,7 @@ from typing import Any
 
 from proxy.model import History, PastCall, PastResult, Request, ToolResult, dumps
 from proxy.wire.changing import rewritten
-from proxy.wire.codec import BadRequest, holds_more
+from proxy.wire.codec import BadRequest, are_objects, holds_more
 from proxy.wire.known import KnownTools
 from proxy.wire.messages.blocks import CALL
 from proxy.wire.results import said
@@ -45,7 +45,7 @@ def _objects(holder: Mapping[str, Any], key: str, where: str, required: bool) ->
     value = holder.get(key)
     if (value is None and not required) or isinstance(value, KnownTools):
         return
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+    if not are_objects(value):
         raise BadRequest(f"{where} must be an array of objects.", where)
 
 

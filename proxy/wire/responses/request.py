@@ -8,7 +8,7 @@ from typing import Any
 
 from proxy.model import History, PastCall, PastResult, Request, ToolResult, Turn
 from proxy.wire.changing import rewritten
-from proxy.wire.codec import BadRequest, MalformedTurn
+from proxy.wire.codec import BadRequest, MalformedTurn, are_objects
 from proxy.wire.known import KnownTools
 from proxy.wire.responses import items
 from proxy.wire.responses.items import Json
@@ -46,7 +46,7 @@ TOOL_CARRIERS = ("additional_tools", "tool_search_output")
 
 
 def _list_of_objects(value: Any, name: str) -> None:
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+    if not are_objects(value):
         raise BadRequest(f"{name} must be an array of objects.", name)
 
 
