@@ -57,8 +57,10 @@ class SseDecoder:
         if rest:
             rest += chunk
             buffer = rest
+        if not has_cr and len(buffer) <= self._max_event_bytes:
+            return self._split(buffer)
         frames: list[Frame] = []
-        find_end = _end_with_cr if self._has_cr else _end
+        find_end = _end_with_cr if has_cr else _end
         start = 0
         end = find_end(buffer, self._scanned)
         while end >= 0 and not self._exceeds(end - start):
@@ -67,6 +69,15 @@ class SseDecoder:
             end = find_end(buffer, start)
         self._keep(buffer, start)
         return frames
+
+    def _split(self, buffer: bytes | bytearray) -> list[Frame]:
+        """As the loop over events that may be too large or end in carriage returns, in one step."""
+        if _end(buffer, self._scanned) < 0:
+            self._keep(buffer, 0)
+            return []
+        *events, left = bytes(buffer).split(b"\n\n")
+        self._rest, self._scanned = bytearray(left), max(len(left) - 3, 0)
+        return [self._frame(event + b"\n\n") for event in events]
 
     def _exceeds(self, size: int) -> bool:
         self.too_large = self.too_large or size > self._max_event_bytes
