@@ -64,10 +64,11 @@ class MemoryStore:
 
         Raises ``Unavailable`` where the value is larger than the store, or where claims fill it.
         """
-        claimed = self._claims.get(key)
+        claimed = _found(self._claims, key)
         if only_if_absent and (claimed is not None or key in self._values):
             return False
-        self._values.pop(key, None)
+        if Cache.__contains__(self._values, key):
+            self._values.pop(key, None)
         if ttl_s <= 0:
             self._claims.pop(key, None)
             return True
@@ -110,11 +111,7 @@ class MemoryStore:
         return counter.total
 
     def _find(self, key: str) -> _Item | None:
-        for shelf in (self._values, self._claims):
-            # Most keys are not here at all, expired or not, and that takes no look at the time.
-            if Cache.__contains__(shelf, key) and (item := shelf.get(key)) is not None:
-                return item
-        return None
+        return _found(self._values, key) or _found(self._claims, key)
 
     def _make_room(self, entries: int, size: int) -> None:
         if size > self._max_bytes:
@@ -144,6 +141,11 @@ class MemoryStore:
             raise Unavailable("the memory store is full of counters: raise its bounds, or use Redis")
         counters[key] = counter
         return counter
+
+
+def _found(shelf: TLRUCache[str, _Item, float], key: str) -> _Item | None:
+    # Most keys are not here at all, expired or not: that is known without a look at the time.
+    return shelf.get(key) if Cache.__contains__(shelf, key) else None
 
 
 def _expiry(key: str, kept: _Item | _Counter, now: float) -> float:
