@@ -196,7 +196,13 @@ class Answer:
             return
         status = parser.get_status_code()
         fields = events.fields
-        if not events.has_head or self.body or len(fields) > MAX_FIELDS or status < 100:
+        if (
+            not events.has_head
+            or self.body
+            or len(fields) > MAX_FIELDS
+            or status < 100
+            or (b" :" in raw and any(name.endswith(" ") for name, _ in fields))
+        ):
             self.fault = faults.malformed()
         elif status >= 200:
             self._frame(Head(status, fields), raw, parser, events)

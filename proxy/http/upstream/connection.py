@@ -103,6 +103,10 @@ class Connection(asyncio.Protocol):
         """Send a request and expect its answer; a body that comes in pieces is framed already."""
         answer = self._answer = Answer(method)
         self._unread = 0
+        if self._transport.is_closing():
+            # Its end may have been told already, and will not be told again.
+            answer.close(False)
+            return answer
         self._timer = self._loop.call_later(self._endpoint.first_byte_timeout_s, self._is_late)
         if not body:
             self._transport.write(head)
@@ -175,10 +179,19 @@ class Connection(asyncio.Protocol):
             # Whoever still reads it reads of its end, and not the next answer.
             answer.fault = faults.incomplete()
         self._answer = None
-        head = answer.head
-        if answer.ended and answer.is_exact and head is not None and head.keeps and not self._is_paused:
-            return not self._transport.is_closing()
-        self._transport.abort()
+        transport, head = self._transport, answer.head
+        if (
+            answer.ended
+            and answer.is_exact
+            and head is not None
+            and head.keeps
+            and not self._is_paused
+            and not transport.is_closing()
+            # Answered before it was all sent: what is left of it does not go before another request.
+            and not transport.get_write_buffer_size()
+        ):
+            return True
+        transport.abort()
         return False
 
     def abort(self) -> None:
