@@ -34,11 +34,19 @@ WHOLE: dict[str, tuple[bytes, bytes, bool]] = {
     "empty headers": (OK + b"X-A:\r\nX-B: \r\nContent-Length: 2\r\n\r\nok", b"ok", True),
     "keep-alive": (OK + b"Connection: Keep-Alive\r\nContent-Length: 2\r\n\r\nok", b"ok", True),
     "the last": (OK + b"Connection: close\r\nContent-Length: 2\r\n\r\nok", b"ok", False),
-    "the last of several": (OK + b"Connection: x\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n", b"", False),
-    "an older version": (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n", b"", False),
+    "the last of several": (
+        OK + b"Connection: x\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n",
+        b"",
+        False,
+    ),
+    "an older version": (
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n",
+        b"",
+        False,
+    ),
     "until the end": (OK + b"\r\nhello", b"hello", False),
     "nothing until the end": (OK + b"\r\n", b"", False),
-}  # fmt: skip
+}
 
 REFUSED: dict[str, bytes] = {
     "no HTTP": b"SSH-2.0-OpenSSH_9.6\r\n",
@@ -142,11 +150,11 @@ def test_an_answer_of_one_byte_at_a_time(case: str) -> None:
     assert (answer.fault, answer.ended, b"".join(answer.body)) == (None, True, body)
 
 
-@pytest.mark.parametrize(
-    "junk", [b"\r\n", b"\n", b"x", b"0\r\n\r\n", WHOLE["a length"][0], WHOLE["chunks"][0]]
-)
+JUNK = [b"\r\n", b"\n", b"x", b"0\r\n\r\n", WHOLE["a length"][0], WHOLE["chunks"][0]]
+
+
 @pytest.mark.parametrize("case", [case for case in WHOLE if "until" not in case])
-@given(cuts=CUTS)
+@given(junk=st.sampled_from(JUNK), cuts=CUTS)
 def test_what_is_behind_an_answer_is_nobodys(case: str, junk: bytes, cuts: list[int]) -> None:
     raw, body, _ = WHOLE[case]
     answer = read(pieces(raw + junk, cuts))
@@ -227,10 +235,11 @@ def test_chunks_are_put_together(parts: list[bytes], cuts: list[int]) -> None:
     assert (answer.fault, answer.ended, b"".join(answer.body)) == (None, True, b"".join(parts))
 
 
+BYTES = [b"%c" % byte for byte in b"\r\n \t:;05f\0\xff"]
+LINES = [b"Content-Length: 5\r\n", b"Content-Length : 5\r\n", b"Transfer-Encoding: chunked\r\n"]
 NOISE = st.sampled_from(
-    [*(b"%c" % byte for byte in b"\r\n \t:;05f\0\xff"), b"\r\n", b"\r\n\r\n", b"hello", b"chunked", OK, EARLY]
-    + [b"Content-Length: 5\r\n", b"Content-Length : 5\r\n", b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n"]
-)  # fmt: skip
+    [*BYTES, *LINES, b"\r\n", b"\r\n\r\n", b"5\r\nhello\r\n", b"hello", b"chunked", OK, EARLY]
+)
 
 
 @given(st.lists(NOISE, max_size=14), CUTS)
