@@ -46,6 +46,14 @@ picked := "first" if input.n == 1
 
 picked := "second" if input.n == 2
 
+absent contains 1 if data.known.never
+
+absent contains 2 if input.t
+
+gone := 1 if data.known.never
+
+gone := 2 if input.n == 2
+
 chained := 1 if {
 	input.n == 1
 } else := 2 if {
@@ -146,6 +154,11 @@ input.a.b.c == 5
 input.a["b"].c == 5
 input.a[input.k]
 input["s"] == "text"
+input.o[""].k == 1
+not data.known.never.there
+data.known.never == 1
+count([x | some x in data.known.never]) == 0
+every x in [1] { data.known.never == x }
 input.s == "text"; input.n == 1
 input.s != "text"
 input.n != 1
@@ -241,6 +254,9 @@ flag == true
 picked == "first"
 picked == "second"
 chained == 1
+absent == {2}
+gone == 2
+not gone
 chained == 2
 chained == 3
 each == 1
@@ -601,7 +617,9 @@ ALLOWING = 'package callgate.call\n\ndecision := {"effect": "allow"} if input.ca
 
 def lying(decision: Any) -> Translation:
     """A translation with a fault."""
-    return Translation((), (f"def rule0(S):\n return {decision!r}",), {"callgate.call": "rule0"}, 2)
+    return Translation(
+        (), (f"def rule0(S):\n return {decision!r}",), {"callgate.call": "rule0"}, 2, NOTHING.inputs
+    )
 
 
 async def test_a_translation_that_decides_otherwise_is_found_out(caplog: pytest.LogCaptureFixture) -> None:

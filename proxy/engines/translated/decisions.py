@@ -46,9 +46,10 @@ class Translated:
         """Compile piece by piece; it decides once this has come to its end."""
         for name, text in self._translation.constants:
             self._names[name] = eval(text, self._names)  # noqa: S307 -- written by ``program``
-        for text in self._translation.functions:
+        for text in (self._translation.inputs, *self._translation.functions):
             self._define(text)
             yield
+        self._inputs = self._names["inputs"]
         decisions = self._translation.decisions
         self._deciding = {package: _Deciding(self._names[name]) for package, name in decisions.items()}
 
@@ -74,6 +75,7 @@ class Translated:
         deciding.missed += 1
         try:
             _must_be_text(input)
+            self._inputs(state)
             found = deciding.decide(state)
             found = None if found is UNDEFINED else plain(state, found)
         except RecursionError:

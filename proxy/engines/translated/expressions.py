@@ -204,12 +204,10 @@ def _reference(frame: Frame, node: Node) -> str:
     if root in frame.names:
         return _into(frame, frame.names[root], parts)
     if root == "input":
-        return _into(frame, "S[0]", parts)
+        return _input(frame, parts)
     if root in frame.module.imports:
         first, *more = frame.module.imports[root]
-        if first == "input":
-            return _into(frame, "S[0]", [*more, *parts])
-        return _global(frame, [*more, *parts])
+        return (_input if first == "input" else _global)(frame, [*more, *parts])
     if root == "data":
         return _global(frame, parts)
     if frame.module.has(root):
@@ -225,9 +223,18 @@ def _ahead(frame: Frame, part: Any) -> Any:
         return {_WORKED_OUT: frame.set(value(frame, part))}
 
 
+def _input(frame: Frame, parts: Sequence[Any]) -> str:
+    ahead = parts[: min(2, written(parts))]
+    found = frame.defined(frame.program.input(tuple(ahead))) if ahead else frame.set("S[0]")
+    return _into(frame, found, parts[len(ahead) :])
+
+
 def _global(frame: Frame, parts: Sequence[Any]) -> str:
     path: Path = tuple(parts[: written(parts)])
-    found, taken = frame.program.reference(path)
+    reference = frame.program.reference(path)
+    if reference is None:
+        frame.never()
+    found, taken = reference
     return _into(frame, frame.defined(found), parts[taken:])
 
 

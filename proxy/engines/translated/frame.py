@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from proxy.engines.rego.names import ModuleTree
 from proxy.engines.rego.references import Path
@@ -19,11 +19,22 @@ class Untranslatable(Exception):
     """A construct that is left to the embedded engine."""
 
 
-class Program(Protocol):
-    """What a function refers to outside itself: the rules, the functions and the data."""
+class Never(Exception):
+    """What is written from here on would never be come to."""
 
-    def reference(self, path: Path) -> tuple[str, int]:
-        """What the beginning of ``data.<path>`` is in Python, and how many parts of the path that takes."""
+
+class Program(Protocol):
+    """What a function refers to outside itself: the input, the rules, the functions and the data."""
+
+    def input(self, path: Path) -> str:
+        """The member of the input at a path of one or two names, worked out ahead of every decision."""
+        ...
+
+    def reference(self, path: Path) -> tuple[str, int] | None:
+        """What the beginning of ``data.<path>`` is in Python, and how many parts of the path that takes.
+
+        None where it is nothing.
+        """
         ...
 
     def function(self, path: Path) -> tuple[str, int] | None:
@@ -76,6 +87,13 @@ class Frame:
         self.unless(f"{name} is UNDEFINED")
         return name
 
+    def never(self) -> NoReturn:
+        """What comes next is known to be undefined; raises ``Never``."""
+        if self.fail == UNKNOWN:
+            raise Untranslatable("something undefined below a not")
+        self.line(self.fail)
+        raise Never
+
     def loop(self, header: str) -> None:
         """Everything that is written from here on stands in this loop."""
         self.line(header)
@@ -89,7 +107,8 @@ class Frame:
         kept = self.names, self.fail, self.depth, self.loops, self.negated
         self.names, self.negated = dict(self.names), False
         self.loop(header)
-        yield
+        with suppress(Never):
+            yield
         self.names, self.fail, self.depth, self.loops, self.negated = kept
 
     @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 from proxy.engines.rego.names import Definition, Policies
 from proxy.engines.rego.references import Path, parts_of
 from proxy.engines.translated import expressions, statements
-from proxy.engines.translated.frame import UNKNOWN, Frame, Node, Untranslatable
+from proxy.engines.translated.frame import UNKNOWN, Frame, Never, Node, Untranslatable
 
 _MAX_BYTES = 512 << 10
 _FIRST_SLOT = 2  # behind the input and the steps that are left
@@ -26,6 +26,8 @@ class Translation:
     """By package, the function that decides."""
     slots: int
     """How long a state is."""
+    inputs: str
+    """The function that puts the members of the input into a state."""
 
     def written(self) -> dict[str, Any]:
         """It in JSON, as another process tells it."""
@@ -34,16 +36,17 @@ class Translation:
             "functions": self.functions,
             "decisions": self.decisions,
             "slots": self.slots,
+            "inputs": self.inputs,
         }
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Translation:
         """What ``written`` wrote."""
         constants = tuple((name, text) for name, text in told["constants"])
-        return cls(constants, tuple(told["functions"]), told["decisions"], told["slots"])
+        return cls(constants, tuple(told["functions"]), told["decisions"], told["slots"], told["inputs"])
 
 
-NOTHING = Translation((), (), {}, _FIRST_SLOT)
+NOTHING = Translation((), (), {}, _FIRST_SLOT, "def inputs(S): pass")
 
 
 def translate(
@@ -59,7 +62,7 @@ def translate(
     if sum(map(len, functions)) > _MAX_BYTES:
         return NOTHING
     constants = tuple((name, text) for text, name in program.constants.items())
-    return Translation(constants, functions, decisions, program.slots)
+    return Translation(constants, functions, decisions, program.slots, program.inputs())
 
 
 class _Program:
@@ -71,6 +74,7 @@ class _Program:
         self._waiting: list[tuple[str, Path]] = []
         self.constants: dict[str, str] = {}
         self.slots = _FIRST_SLOT
+        self._inputs: dict[str, dict[str | None, int]] = {}
         self._bodies = 0
 
     def _called(self, kind: str, path: Path) -> str:
@@ -84,6 +88,27 @@ class _Program:
         """The function that works out a rule."""
         return self._called("rule", path)
 
+    def input(self, path: Path) -> str:
+        below = self._inputs.setdefault(path[0], {})
+        member = path[1] if len(path) > 1 else None
+        for name in (None, member):
+            if name not in below:
+                below[name], self.slots = self.slots, self.slots + 1
+        return f"S[{below[member]}]"
+
+    def inputs(self) -> str:
+        """The text of the function that works out the members of the input which are referred to."""
+        lines = ["def inputs(S):", " I = S[0]"]
+        for name, below in self._inputs.items():
+            lines.append(f" v = S[{below[None]}] = I.get({name!r}, UNDEFINED)")
+            inner = [(member, slot) for member, slot in below.items() if member is not None]
+            if inner:
+                lines.append(" if type(v) is dict:")
+                lines += [f"  S[{slot}] = v.get({member!r}, UNDEFINED)" for member, slot in inner]
+                lines.append(" else:")
+                lines += [f"  S[{slot}] = below(S, v, {member!r})" for member, slot in inner]
+        return "\n".join(lines)
+
     def constant(self, text: str) -> str:
         return self.constants.setdefault(text, f"c{len(self.constants)}")
 
@@ -93,12 +118,14 @@ class _Program:
             return None
         return self._called("function", path), len(definitions[0].args or ())
 
-    def reference(self, path: Path) -> tuple[str, int]:
+    def reference(self, path: Path) -> tuple[str, int] | None:
         for length in range(1, len(path) + 1):
             if path[:length] in self._policies.rules:
                 return f"{self.rule(path[:length])}(S)", length
         if self._policies.below(path):
             return f"{self._called('object', path)}(S)", len(path)
+        if not self._has_data(path):
+            return None
         return self.constant(f"at(DATA, {path!r})"), len(path)
 
     def functions(self) -> Iterator[str]:
@@ -142,6 +169,8 @@ class _Program:
                 if body.get("is_else"):
                     raise Untranslatable("else in a collection")
                 called, text = self._body(each, body, _Gathering)
+                if text is None:
+                    continue
                 texts.append(text)
                 lines.append(f" {called}(S, v)")
         return texts, lines
@@ -159,6 +188,9 @@ class _Program:
                 if at and not body.get("is_else"):
                     raise Untranslatable("two bodies")
                 called, text = self._body(each, body, _Returning, args)
+                if text is None:
+                    lines.append(f" {into} = UNDEFINED" if into == "w" and at == 0 else " pass")
+                    continue
                 texts.append(text)
                 first = at == 0 and (number == 0 or not alike)
                 lines.append(f" {'' if first else f'if {into} is UNDEFINED: '}{into} = {called}({call})")
@@ -166,7 +198,7 @@ class _Program:
                 lines.append(" v = agreed(S, v, w)")
         if default is not None:
             called, text = self._body(default, default.bodies[0], _Returning, args)
-            texts.append(text)
+            texts.append(text or "")
             lines.append(f" if v is UNDEFINED: v = {called}({call})")
         return texts, lines
 
@@ -208,8 +240,8 @@ class _Program:
 
     def _body(
         self, definition: Definition, body: Node, ending: type[_Ending], args: Path = ()
-    ) -> tuple[str, str]:
-        """One body as a function: its name and its text."""
+    ) -> tuple[str, str | None]:
+        """One body as a function: its name and its text, None where it never holds."""
         self._bodies += 1
         name = f"body{self._bodies}"
         frame = Frame(self, definition.module, fail=ending.fails)
@@ -223,6 +255,9 @@ class _Program:
                 end.write()
         except Untranslatable:
             pass  # what could not be translated raises when it is come to
+        except Never:
+            if not frame.loops:
+                return name, None
         text = "\n".join((f"def {name}({', '.join(('S', *end.params, *args))}):", *end.before, *frame.lines))
         return name, f"{text}\n {end.after}"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from proxy.engines.translated import expressions
-from proxy.engines.translated.frame import Frame, Node, Untranslatable
+from proxy.engines.translated.frame import Frame, Never, Node, Untranslatable
 
 
 def query(frame: Frame, statements: Sequence[Node]) -> None:
@@ -131,13 +131,20 @@ def _declare(frame: Frame, spans: Sequence[Mapping[str, int]]) -> None:
 
 
 def _not(frame: Frame, expr: Node) -> None:
+    length, holds = len(frame.lines), False
     fails = frame.set("True")
     with frame.inside("for _ in ONCE:"):
         frame.negated = True
-        expressions.negated(frame, expr)
+        try:
+            expressions.negated(frame, expr)
+        except Never:
+            holds = True
         frame.line(f"{fails} = False")
         frame.line("break")
-    frame.unless(f"not {fails}")
+    if holds:
+        del frame.lines[length:]
+    else:
+        frame.unless(f"not {fails}")
 
 
 def _some_in(frame: Frame, literal: Mapping[str, Any]) -> None:

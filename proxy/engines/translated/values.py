@@ -53,9 +53,13 @@ def spend_on(state: State, value: Any) -> None:
     """Take the steps of one look at all of a text or a collection."""
     kind = type(value)
     if kind is str:
-        spend(state, len(value) // BYTES_A_STEP)
-    elif kind is list or kind is dict or kind is Members:
-        spend(state, len(value) // _MEMBERS_A_STEP)
+        steps = len(value) // BYTES_A_STEP
+    elif kind in COLLECTIONS:
+        steps = len(value) // _MEMBERS_A_STEP
+    else:
+        return
+    if steps:
+        spend(state, steps)
 
 
 def key_of(state: State, value: Any) -> Hashable:
@@ -128,19 +132,24 @@ def member_at(state: State, value: Any, key: Any) -> Any:
     raise Unknown
 
 
+def below(state: State, value: Any, key: str) -> Any:
+    """``value[key]``, of what may be undefined."""
+    return UNDEFINED if value is UNDEFINED else member_at(state, value, key)
+
+
 def pairs(state: State, value: Any) -> Iterable[tuple[Any, Any]]:
     """Every key or place with its member, in the order in which Rego goes through them."""
     kind = type(value)
+    if kind not in COLLECTIONS:
+        raise Unknown
+    state[1] -= len(value)
+    if state[1] < 0:
+        raise Unknown
     if kind is list:
-        spend(state, len(value))
         return enumerate(value)
     if kind is dict:
-        spend(state, len(value))
         return value.items() if len(value) < 2 else sorted(value.items(), key=_first)
-    if kind is Members:
-        spend(state, len(value))
-        return [(member, member) for member in ordered(value.values())]
-    raise Unknown
+    return [(member, member) for member in ordered(value.values())]
 
 
 def _first(pair: tuple[str, Any]) -> str:
@@ -149,10 +158,11 @@ def _first(pair: tuple[str, Any]) -> str:
 
 def members(state: State, value: Any) -> Iterable[Any]:
     """Every member, in the order in which Rego goes through them."""
-    kind = type(value)
-    if kind is list:
-        spend(state, len(value))
-        return value  # type: ignore[no-any-return]
+    if type(value) is list:
+        state[1] -= len(value)
+        if state[1] < 0:
+            raise Unknown
+        return value
     return [member for _, member in pairs(state, value)]
 
 
@@ -174,7 +184,7 @@ def within(state: State, value: Any, collection: Any) -> bool:
         spend_on(state, collection)
         values = collection if kind is list else collection.values()
         if type(value) is str:
-            return value in values
+            return value in values  # a text equals nothing but itself
         spend(state, len(collection))
         return any(equal(state, value, member) for member in values)
     raise Unknown
