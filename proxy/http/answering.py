@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict
 
 from proxy.http.headers import TRACE_ID
@@ -63,7 +64,9 @@ class Client:
         self.holding = False
         self.response: web.StreamResponse | None = None
         self._request, self._trace_id, self._keepalive_s = request, trace_id, keepalive_s
-        self._bodiless = self._chunked = False
+        self._whole: Whole | web.Response | None = None
+        self._chunks: RequestHandler | None = None
+        self._bodiless = False
         self._keepalive = b""
         self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -76,41 +79,38 @@ class Client:
         self._bodiless = request.method == "HEAD" or status in _BODILESS
         framed = request.version == HttpVersion11 and not self._bodiless
         if keepalive is None:
-            self.response = (Whole if framed else web.Response)(status=status, headers=head)
+            self.response = self._whole = (Whole if framed else web.Response)(status=status, headers=head)
             return
         self.response = web.StreamResponse(status=status, headers=head)
         if framed:
             self.response.enable_chunked_encoding()
         self._keepalive = keepalive
         await self.response.prepare(request)
-        self._chunked = framed
+        self._chunks = request.protocol if framed else None
         self._sent_at = self._loop.time()
         self._timer = self._loop.call_later(self._keepalive_s, self._look)
 
     async def send(self, data: bytes) -> None:
         """Send bytes of the stream, waiting while the client reads slowly; or the whole body."""
-        response = self.response
-        assert response is not None, "begin() comes first"
-        if isinstance(response, Whole | web.Response):
-            response.body = data
-            return
-        self._sent_at = self._loop.time()
-        if self._chunked:
-            await self._send_chunk(data)
-        elif not self._bodiless:
-            await response.write(data)
+        if (protocol := self._chunks) is None:
+            await self._send_otherwise(data)
+        elif data:  # an empty chunk would end the answer
+            transport = protocol.transport
+            if transport is None or transport.is_closing():
+                raise ConnectionResetError("the client is gone")
+            self._sent_at = self._loop.time()
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))  # RFC 9112 7.1
+            if protocol.writing_paused:
+                await self._request.writer.drain()
 
-    async def _send_chunk(self, data: bytes) -> None:
-        """Send a chunk (RFC 9112 7.1) as one write."""
-        if not data:
-            return  # an empty chunk would end the answer
-        protocol = self._request.protocol
-        transport = protocol.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client is gone")
-        transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-        if protocol.writing_paused:
-            await self._request.writer.drain()
+    async def _send_otherwise(self, data: bytes) -> None:
+        if self._whole is not None:
+            self._whole.body = data
+            return
+        assert self.response is not None, "begin() comes first"
+        self._sent_at = self._loop.time()
+        if not self._bodiless:
+            await self.response.write(data)
 
     def _look(self) -> None:
         """Keep the client's stream alive while nothing can be sent; a silent provider is not hidden."""

@@ -252,6 +252,11 @@ class _Handler(RequestHandler):
         if option is not None and connection is not None and connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, option, int(self._stalled_client_s * 1000))
 
+    def resume_reading(self, *given: Any, **named: Any) -> None:
+        """Go on reading what the client sends, where it was paused; aiohttp asks at each read of a body."""
+        if self._reading_paused:
+            super().resume_reading(*given, **named)
+
     def handle_error(
         self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:

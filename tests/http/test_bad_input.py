@@ -184,6 +184,30 @@ async def test_a_chunked_request_within_the_bound(serve: Serve) -> None:
     assert callgate.provider.requests[0].raw == BODY
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "in pieces"])
+@pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "declared"])
+@pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 413)])
+async def test_the_bound_is_met_to_the_byte(
+    serve: Serve, more: int, status: int, chunked: bool, at_once: bool
+) -> None:
+    callgate = await serve({"text": "Fine."}, limits=LIMIT)
+    body = BODY.ljust(LIMIT["max_request_bytes"] + more)
+    request = _chunked(body[:99], body[99:]) if chunked else http("POST", POST, body)
+    pieces = [request] if at_once else [request[:-500], request[-500:]]
+    answer = RawAnswer(await talk(callgate.port, *pieces))
+    assert answer.status == status
+
+
+@pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "declared"])
+async def test_a_body_larger_than_what_is_read_ahead_arrives_whole(serve: Serve, chunked: bool) -> None:
+    callgate = await serve({"text": "Fine."}, limits={"max_request_bytes": 2**23})
+    body = BODY.ljust(3 * 2**20)
+    pieces = [body[at : at + 2**16] for at in range(0, len(body), 2**16)]
+    answer = RawAnswer(await talk(callgate.port, _chunked(*pieces) if chunked else http("POST", POST, body)))
+    assert answer.status == 200
+    assert callgate.provider.requests[0].raw == body
+
+
 async def test_a_body_that_does_not_come(serve: Serve) -> None:
     callgate = await serve({"text": "Fine."}, limits={"body_timeout_s": 0.1})
     request = http("POST", POST, BODY)
@@ -300,6 +324,14 @@ async def test_requests_one_behind_the_other_are_answered_in_order(serve: Serve)
     keep = http("POST", POST, BODY).replace(b"Connection: close\r\n", b"")
     raw = await talk(callgate.port, keep + keep + http("GET", "/v1/nothing"))
     assert [part[:3] for part in raw.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"404"]
+
+
+async def test_more_requests_than_are_read_ahead_are_all_answered(serve: Serve) -> None:
+    callgate = await serve({"text": "Fine."})
+    keep = http("POST", POST, BODY).replace(b"Connection: close\r\n", b"")
+    raw = await talk(callgate.port, keep * 100 + http("GET", "/v1/nothing"))
+    assert [part[:3] for part in raw.split(b"HTTP/1.1 ")[1:]] == [b"200"] * 100 + [b"404"]
+    assert len(callgate.provider.requests) == 100
 
 
 async def test_an_old_client_is_served(serve: Serve) -> None:
