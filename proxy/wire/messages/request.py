@@ -63,15 +63,19 @@ def text_of(content: Any) -> str:
         return content
     if not isinstance(content, list):
         return ""
-    parts = (block.get("text") for block in content if isinstance(block, dict))
-    return "\n".join(part for part in parts if isinstance(part, str))
+    parts = [block.get("text") for block in content if isinstance(block, dict)]
+    return "\n".join([part for part in parts if isinstance(part, str)])
 
 
-def all_blocks(body: Mapping[str, Any], role: str, kind: str) -> Iterator[dict[str, Any]]:
-    """The blocks of one type in the messages of one role."""
-    for message in body["messages"]:
-        if message.get("role") == role:
-            yield from (block for block in blocks_of(message) if block.get("type") == kind)
+def all_blocks(body: Mapping[str, Any], role: str, kind: str) -> list[dict[str, Any]]:
+    """The blocks of one type, which is no text, in the messages of one role."""
+    return [
+        block
+        for message in body["messages"]
+        if message.get("role") == role and isinstance(content := message.get("content"), list)
+        for block in content
+        if block.get("type") == kind
+    ]
 
 
 def history(body: Mapping[str, Any]) -> History:
@@ -86,15 +90,16 @@ def history(body: Mapping[str, Any]) -> History:
     turn = 0
     fresh: set[str] = set()
     for message in body["messages"]:
-        blocks = blocks_of(message)
-        if message.get("role") == "user":
-            brought = {str(b.get("tool_use_id")) for b in blocks if b.get("type") == "tool_result"}
-            fresh |= brought
+        if (role := message.get("role")) == "user":
+            blocks = blocks_of(message)
+            brought = [str(b.get("tool_use_id")) for b in blocks if b.get("type") == "tool_result"]
+            fresh.update(brought)
             if not brought:
                 turn += 1
                 query = text_of(blocks)
                 opening = opening or query
-        elif message.get("role") == "assistant":
+        elif role == "assistant":
+            blocks = blocks_of(message)
             last_answer = text_of(blocks)
             fresh.clear()
             calls += [_past(block, results, turn) for block in blocks if block.get("type") == CALL]
@@ -221,11 +226,13 @@ def _keyed(messages: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any],
     """Every call, and every result with a key of its own: its call's id where no other has it."""
     taken: set[str] = set()
     for position, message in enumerate(messages):
-        for at, block in enumerate(blocks_of(message)):
-            kind, id = block.get("type"), block.get("tool_use_id")
-            if kind == CALL:
+        if not isinstance(content := message.get("content"), list):
+            continue
+        for at, block in enumerate(content):
+            if (kind := block.get("type")) == CALL:
                 yield block, None
             elif kind == "tool_result":
+                id = block.get("tool_use_id")
                 key = id if isinstance(id, str) and id and id not in taken else f"block {position}.{at}"
                 while key in taken:
                     key += "'"

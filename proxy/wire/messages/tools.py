@@ -9,7 +9,7 @@ from proxy.model import HostedTool, OfferedTool, Request
 from proxy.wire import switches
 from proxy.wire.codec import BadRequest
 from proxy.wire.known import Json, left_of, worked_out
-from proxy.wire.messages.request import blocks_of, changed, with_body
+from proxy.wire.messages.request import changed, with_body
 from proxy.wire.redefining import Define, defined, definition
 
 # Anthropic defines these, and the application runs them: their calls are judged like any other.
@@ -47,8 +47,13 @@ def entries(body: Mapping[str, Any]) -> Iterator[Json]:
 
 def _all_added(body: Mapping[str, Any]) -> list[Json]:
     """The tools that are defined in the middle of the conversation."""
-    blocks = (block for message in body["messages"] for block in blocks_of(message))
-    return [tool for block in blocks if (tool := _added(block)) is not None]
+    return [
+        tool
+        for message in body["messages"]
+        if isinstance(blocks := message.get("content"), list)
+        for block in blocks
+        if block.get("type") == "tool_addition" and (tool := _added(block)) is not None
+    ]
 
 
 def _added(block: Mapping[str, Any]) -> Json | None:
@@ -194,6 +199,8 @@ class _Taken:
         """A message without the definitions of tools that are taken out."""
         blocks = message.get("content")
         if not isinstance(blocks, list):
+            return message
+        if not any([block.get("type") == "tool_addition" for block in blocks]):
             return message
         kept = [b for b in blocks if (tool := _added(b)) is None or self.reduced(tool) is not None]
         return message if len(kept) == len(blocks) else {**message, "content": kept}

@@ -253,7 +253,9 @@ def told_of(calls: Sequence[ToolCall], results: Mapping[str, str]) -> str:
 
 def answered_id(item: Mapping[str, Any]) -> str:
     """The id of the call that an input item answers; "" where it answers none."""
-    type = str(item.get("type"))
+    type = item.get("type")
+    if not isinstance(type, str) or type == "message":
+        return ""
     if type == "mcp_approval_response":
         id = item.get("approval_request_id")
     elif type == "local_shell_call_output":

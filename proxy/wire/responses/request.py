@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from proxy.model import History, PastCall, PastResult, Request, ToolResult, Turn
+from proxy.wire import parallel
 from proxy.wire.changing import rewritten
 from proxy.wire.codec import BadRequest, MalformedTurn, are_objects
 from proxy.wire.known import KnownTools
@@ -116,18 +117,24 @@ def _answered(call: PastCall, results: Mapping[str, Json], turn: int) -> PastCal
     item = results.get(call.id) or results.get(items.wrapper_id(call.id))
     if item is None:
         return replace(call, turn=turn)
-    failed, partial = items.is_failed(item), items.is_partial(item)
-    return replace(call, result=items.result_text(item), turn=turn, failed=failed, partial=partial)
+    text, failed, partial = items.result_text(item), items.is_failed(item), items.is_partial(item)
+    return PastCall(call.id, call.name, call.arguments_json, text, turn, failed, partial)
 
 
-def past_calls(item: Json) -> Iterator[PastCall]:
+def past_calls(item: Json) -> list[PastCall]:
     """The calls that an input item holds, without their results."""
+    if (type := item.get("type", "message")) in ("message", "function_call_output"):
+        return []  # as in most items of a conversation
+    if type == "function_call" and isinstance(text := item.get("arguments"), str):
+        name = items.name_of(item)
+        if name not in parallel.NAMES:
+            # Nothing that was called is judged again: its arguments need no reading.
+            return [PastCall(items.call_id(item), name, text or "{}", None, 0)]
     try:
         asked = items.read_calls(item) if item.get("type") and items.is_call(item) else ()
     except MalformedTurn:
-        return  # the provider has to know this kind of item; nothing is known of it here
-    for call in asked:
-        yield PastCall(call.id, call.name, call.arguments_json, None, 0)
+        return []  # the provider has to know this kind of item; nothing is known of it here
+    return [PastCall(call.id, call.name, call.arguments_json, None, 0) for call in asked]
 
 
 # Answers that tell the model nothing of a tool: a person's word, and tools, which are governed as such.
