@@ -12,8 +12,6 @@ from proxy.wire.codec import BodyReader, Caps, IncompleteTurn, MalformedTurn, as
 from proxy.wire.sse import Frame
 from proxy.wire.writing import write_json
 
-_LINE_FEED = 0x0A
-
 
 class StreamDecoder:
     """Reads an event stream. Everything from the first frame with a call on waits for the clean end.
@@ -98,21 +96,21 @@ class StreamDecoder:
         return _object(wire, "an event")
 
     def _take_text(self, data: bytes, wire: dict[str, Any]) -> str | None:
-        """Take in a frame that has more text for one known choice, and nothing else; returns the text.
+        """Take in a frame that has more text for one known choice, and cannot hold a call; returns the text.
 
         That is what nearly every frame of a stream is. It comes to what ``_take_choices`` would make of it;
-        None is left to that: more choices or members, a first or a last delta, whatever might hold a call.
+        None is left to that: more choices than one, the first or the last of one, whatever might hold a call.
         """
         choices = wire.get("choices")
         if type(choices) is not list or len(choices) != 1 or type(choice := choices[0]) is not dict:
             return None
         delta, index = choice.get("delta"), choice.get("index", 0)
-        if type(delta) is not dict or len(delta) != 1 or type(text := delta.get("content")) is not str:
+        if type(delta) is not dict or type(text := delta.get("content")) is not str:
             return None
         known = self._reading.choices.get(index) if type(index) is int else None
         if known is None or choice.get("finish_reason") is not None or "message" in choice:
             return None
-        if _LINE_FEED in data or may_hide_calls(data):
+        if may_hide_calls(data):
             return None
         if "usage" in wire or not self._reading.has_head:
             self._reading.take_head(wire)
