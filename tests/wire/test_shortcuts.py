@@ -191,6 +191,9 @@ CLOSE = b'data: {"id":"c1","choices":[{"index":0,"finish_reason":"stop"}]}\n\nda
     end=st.sampled_from([CLOSE, b""]),
     cuts=st.none() | st.lists(st.integers(0, 2**16), max_size=6),
 )
+@example(
+    [b'data: {"usage":{"prompt_tokens":9},"choices":[{"delta":{"content":"x"}}]}\n\n'], OPEN, CLOSE, None
+)
 @example([b'data: {"choices":[{"index":true,"delta":{"content":"x"}}]}\n\n'], OPEN, CLOSE, None)
 @example(
     [b'data: {"choices":[{"delta":{"content":"x"},"message":{"tool_calls":[{}]}}]}\n\n'], OPEN, CLOSE, None
