@@ -111,9 +111,7 @@ class Pool:
     async def _look_up(self) -> Sequence[AddrInfoType]:
         async with self._looking_up:
             if self._loop.time() >= self._believed_until:
-                self._addresses = await self._loop.getaddrinfo(
-                    self._host, self._port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
-                )
+                self._addresses = await _addresses_of(self._host, self._port)
                 self._believed_until = self._loop.time() + _NAMES_S
             return self._addresses
 
@@ -130,6 +128,11 @@ class Pool:
             del self._kept[connection]
             connection.abort()
         self._sweeping = self._loop.call_later(_IDLE_S, self._sweep) if self._kept else None
+
+
+async def _addresses_of(host: str, port: int) -> Sequence[AddrInfoType]:
+    loop = asyncio.get_running_loop()
+    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
 
 
 @functools.cache
