@@ -135,6 +135,10 @@ class Follower(Protocol):
         """Leave nothing open."""
         ...
 
+    def missing(self) -> Sequence[str]:
+        """What keeps Callgate from serving."""
+        ...
+
     def notes(self) -> Sequence[str]:
         """What is wrong and does not keep Callgate from serving."""
         ...
@@ -245,7 +249,7 @@ class App:
         """What keeps Callgate from serving."""
         wrong = ["audit log: records cannot be written" for sink in self.logs if not sink.healthy]
         for follower in self.followers:
-            wrong += follower.missing() if isinstance(follower, PolicyWatcher) else ()
+            wrong += follower.missing()
         # Until it has answered once, its settings may be wrong. Later it may go: most requests do without.
         if isinstance(self.store, RedisStore) and not self.store.ready:
             wrong.append(f"store: {self.store.fault}")

@@ -61,6 +61,10 @@ class OpaEngine:
             except TimeoutError:
                 await self.refresh()
 
+    def missing(self) -> list[str]:
+        """Nothing: without it, Callgate serves and closes what depends on it."""
+        return []
+
     def notes(self) -> list[str]:
         """What is wrong, for readiness to tell."""
         return [f"policies: {self.fault}"] if self.fault else []

@@ -56,6 +56,10 @@ class CandidateFollower:
         """End the candidate's process; what still waits is dropped, and counted."""
         await self._candidate.close()
 
+    def missing(self) -> list[str]:
+        """Nothing: without it, Callgate serves and closes what depends on it."""
+        return []
+
     def notes(self) -> list[str]:
         """What is wrong, for readiness to tell."""
         kept = "the last good ones are asked" if self._candidate.revision else "none are asked"

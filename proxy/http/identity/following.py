@@ -56,6 +56,10 @@ class FileFollower:
     async def close(self) -> None:
         """Nothing is left open."""
 
+    def missing(self) -> list[str]:
+        """Nothing: without it, Callgate serves and closes what depends on it."""
+        return []
+
     def notes(self) -> list[str]:
         """What is wrong, for readiness to tell."""
         return [f"identity: the last good keys are in force; {fault}" for fault in self.faults]

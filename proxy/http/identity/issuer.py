@@ -107,6 +107,10 @@ class Issuer:
             await asyncio.wait({self._asking})
         await self._fetch.close()
 
+    def missing(self) -> list[str]:
+        """Nothing: without it, Callgate serves and closes what depends on it."""
+        return []
+
     def notes(self) -> list[str]:
         """What is wrong, for readiness to tell."""
         if self.fault is None:
