@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from proxy.model import HostedTool, Request
+from proxy.model import HostedTool, OfferedTool, Request
 from proxy.wire.chat.request import changed, with_body
 from proxy.wire.codec import BadRequest
 from proxy.wire.known import Json, left_of, worked_out
@@ -92,30 +92,49 @@ def _allowed(choice: Any, functions: Collection[str], kinds: Collection[str]) ->
 def redefined(request: Request, define: Define) -> Request:
     """The request with other definitions of its functions, in ``tools`` and in the legacy ``functions``."""
     changes: dict[str, Any] = {}
-    for key, redo in (("tools", _redefined_tool), ("functions", _redefined_function)):
+    for key, told, redo in (
+        ("tools", _definitions, _redefined_tool),
+        ("functions", _legacy_definitions, _redefined_function),
+    ):
         if given := request.body.get(key):
-            new = [redo(wire, define) for wire in given]
+            pairs = zip(given, worked_out(given, told), strict=True)
+            new = [redo(wire, one, define) if one is not None else wire for wire, one in pairs]
             if any(one is not wire for one, wire in zip(new, given, strict=True)):
                 changes[key] = new
     return changed(request, **changes) if changes else request
 
 
-def _redefined_tool(wire: dict[str, Any], define: Define) -> dict[str, Any]:
+def _definitions(wires: Sequence[Json]) -> tuple[OfferedTool | None, ...]:
+    return tuple(map(_definition, wires))
+
+
+def _definition(wire: Json) -> OfferedTool | None:
     kind = str(wire.get("type", "function"))
     inner = wire.get(kind) if kind in _FUNCTIONS else None
     if not isinstance(inner, dict) or not isinstance(name := inner.get("name"), str):
-        return wire
+        return None
     # What stands around the definition is for the provider, and some of them may show it to the model.
     around = {key: value for key, value in wire.items() if key != kind}
-    if (new := define(definition(inner, name, "parameters", kind, around))) is None:
+    return definition(inner, name, "parameters", kind, around)
+
+
+def _legacy_definitions(wires: Sequence[Json]) -> tuple[OfferedTool | None, ...]:
+    names = (wire.get("name") for wire in wires)
+    return tuple(
+        definition(wire, name, "parameters") if isinstance(name, str) else None
+        for wire, name in zip(wires, names, strict=True)
+    )
+
+
+def _redefined_tool(wire: Json, told: OfferedTool, define: Define) -> Json:
+    if (new := define(told)) is None:
         return wire
-    body = defined(inner, new, "parameters", kind, new.fits_openai_strict)
+    kind = told.kind
+    body = defined(wire[kind], new, "parameters", kind, new.fits_openai_strict)
     out = {**settings_of(wire, kind), kind: body}
-    return wire if body is inner and len(out) == len(wire) else out
+    return wire if body is wire[kind] and len(out) == len(wire) else out
 
 
-def _redefined_function(wire: dict[str, Any], define: Define) -> dict[str, Any]:
-    if not isinstance(name := wire.get("name"), str):
-        return wire
-    new = define(definition(wire, name, "parameters"))
+def _redefined_function(wire: Json, told: OfferedTool, define: Define) -> Json:
+    new = define(told)
     return wire if new is None else defined(wire, new, "parameters", "function", new.fits_openai_strict)

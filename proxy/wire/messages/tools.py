@@ -219,7 +219,8 @@ def redefined(request: Request, define: Define) -> Request:
     body = request.body
     changes: dict[str, Any] = {}
     if given := body.get("tools"):
-        new = [_redefined(tool, define) for tool in given]
+        pairs = zip(given, worked_out(given, _definitions), strict=True)
+        new = [_redefined(tool, told, define) for tool, told in pairs]
         if any(one is not tool for one, tool in zip(new, given, strict=True)):
             changes["tools"] = new
     messages = [_redefined_message(message, define) for message in body["messages"]]
@@ -228,11 +229,20 @@ def redefined(request: Request, define: Define) -> Request:
     return changed(request, **changes) if changes else request
 
 
-def _redefined(tool: dict[str, Any], define: Define) -> dict[str, Any]:
+def _definitions(tools: Sequence[Json]) -> tuple[OfferedTool | None, ...]:
+    return tuple(map(_definition, tools))
+
+
+def _definition(tool: Json) -> OfferedTool | None:
     if kind_of(tool) != "function" or not isinstance(name := tool.get("name"), str):
+        return None
+    return definition(tool, name, "input_schema")
+
+
+def _redefined(tool: Json, told: OfferedTool | None, define: Define) -> Json:
+    if told is None or (new := define(told)) is None:
         return tool
-    new = define(definition(tool, name, "input_schema"))
-    return tool if new is None else defined(tool, new, "input_schema", "function", new.fits_anthropic_strict)
+    return defined(tool, new, "input_schema", "function", new.fits_anthropic_strict)
 
 
 def _redefined_message(message: dict[str, Any], define: Define) -> dict[str, Any]:
@@ -248,5 +258,5 @@ def _redefined_block(block: dict[str, Any], define: Define) -> dict[str, Any]:
     if _added(block) is None:
         return block
     tool = block["tool"]
-    new = _redefined(tool["definition"], define)
+    new = _redefined(tool["definition"], _definition(tool["definition"]), define)
     return block if new is tool["definition"] else {**block, "tool": {**tool, "definition": new}}

@@ -266,7 +266,7 @@ def redefined(request: Request, define: Define) -> Request:
     body = request.body
     changes: dict[str, Any] = {}
     if given := body.get("tools"):
-        tools = _redefined(given, define)
+        tools = _redefined(given, worked_out(given, _definitions), define)
         if tools is not given:
             changes["tools"] = tools
     if isinstance(items := body.get("input"), list):
@@ -276,30 +276,43 @@ def redefined(request: Request, define: Define) -> Request:
     return changed(request, **changes) if changes else request
 
 
-def _redefined(wires: list[Json], define: Define, namespace: Mapping[str, Any] = _NONE) -> list[Json]:
+_Told = OfferedTool | tuple["_Told", ...] | None
+"""What the model may read of an entry: of a namespace, of each of its own; None where that is not told."""
+
+
+def _definitions(wires: Sequence[Json], namespace: Mapping[str, Any] = _NONE) -> tuple[_Told, ...]:
+    return tuple(_definition(wire, namespace) for wire in wires)
+
+
+def _definition(wire: Json, namespace: Mapping[str, Any]) -> _Told:
+    kind, name = kind_of(wire), wire.get("name")
+    if kind == "namespace":
+        # What is said of a namespace is said of each of its tools.
+        return _definitions(_inner(wire), {key: value for key, value in wire.items() if key != "tools"})
+    if kind not in _FUNCTIONS or not isinstance(name, str):
+        return None
+    full = f"{namespace.get('name')}.{name}" if namespace else name
+    return definition(wire, full, "parameters", kind, namespace)
+
+
+def _redefined(wires: Sequence[Json], told: Sequence[_Told], define: Define) -> Sequence[Json]:
     """The tools with what changes of them; the very list where nothing does."""
-    new = [_redefined_tool(wire, define, namespace) for wire in wires]
+    new = [_redefined_tool(wire, one, define) for wire, one in zip(wires, told, strict=True)]
     return wires if all(one is wire for one, wire in zip(new, wires, strict=True)) else new
 
 
-def _redefined_tool(wire: Json, define: Define, namespace: Mapping[str, Any]) -> Json:
-    kind, name = kind_of(wire), wire.get("name")
-    if kind == "namespace":
+def _redefined_tool(wire: Json, told: _Told, define: Define) -> Json:
+    if isinstance(told, tuple):
         inner = _inner(wire)
-        # What is said of a namespace is said of each of its tools.
-        new = _redefined(inner, define, {key: value for key, value in wire.items() if key != "tools"})
+        new = _redefined(inner, told, define)
         return wire if new is inner else {**wire, "tools": new}
-    if kind not in _FUNCTIONS or not isinstance(name, str):
+    if told is None or (redefinition := define(told)) is None:
         return wire
-    full = f"{namespace.get('name')}.{name}" if namespace else name
-    redefinition = define(definition(wire, full, "parameters", kind, namespace))
-    if redefinition is None:
-        return wire
-    return defined(wire, redefinition, "parameters", kind, redefinition.fits_openai_strict)
+    return defined(wire, redefinition, "parameters", told.kind, redefinition.fits_openai_strict)
 
 
 def _redefined_item(item: Json, define: Define) -> Json:
     if item.get("type") not in TOOL_CARRIERS or not (given := item.get("tools")):
         return item
-    new = _redefined(given, define)
+    new = _redefined(given, _definitions(given), define)
     return item if new is given else {**item, "tools": new}
