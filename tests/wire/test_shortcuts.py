@@ -252,7 +252,7 @@ def test_a_text_may_hold_calls_where_it_has_one_of_the_words(
 
 
 def test_the_usual_keys_are_spelled_as_no_other() -> None:
-    assert all(key == key.casefold() for key in chat_keys._USUAL)
+    assert all(key == key.casefold() for key in chat_keys._USUAL | responses_keys._USUAL)
 
 
 SPELLINGS = [

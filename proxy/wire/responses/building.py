@@ -86,12 +86,14 @@ class Item:
                 return text
         return joined(self.pieces)
 
-    def close(self, position: int, finish: str | None, is_last: bool, given: str) -> None:
-        """Read the item's calls at the clean end; ``position`` is its place, ``given`` a spare id."""
-        if not items.call_id(self.item):
-            key = "id" if self.type == "mcp_approval_request" else "call_id"
-            self.given, self.regular = {key: self.item.get("id") or given}, False
+    def close(self, position: int, finish: str | None, is_last: bool, answer_id: str) -> None:
+        """Read the item's calls at the clean end of the answer; ``position`` is its place in that."""
         whole = self.item
+        if not items.call_id(whole):
+            key = "id" if self.type == "mcp_approval_request" else "call_id"
+            given = whole.get("id") or items.given_id(whole, answer_id, position)
+            self.given, self.regular = {key: given}, False
+            whole = self.item
         calls = items.read_calls(whole)
         if fault := self._fault():
             calls = [replace(calls[0], id=items.call_id(whole), arguments=None, fault=fault)]
@@ -106,22 +108,26 @@ class Item:
         self.regular = False
 
     def _fault(self) -> str | None:
-        for word in _TELLING:
-            named = self.names if word == "name" else ()
-            said = (*named, *(view.get(word) for view in self.views))
-            if len({repr(value) for value in said if value}) > 1:
+        views = self.views
+        if len(views) > 1 or self.names:
+            if any(self._is_told_twice(word) for word in _TELLING):
                 return _TWO_WAYS
-        # Said in one place and missing in another, a namespace makes two tools of one name.
-        if len({repr(view.get("namespace")) for view in (self.done, self.final) if view is not None}) > 1:
-            return _TWO_WAYS
+            # Said in one place and missing in another, a namespace makes two tools of one name.
+            if len({repr(view.get("namespace")) for view in (self.done, self.final) if view is not None}) > 1:
+                return _TWO_WAYS
         if key := items.TEXT_KEYS.get(self.type):
-            if len(set(self._texts(key))) > 1 or any(_is_odd(view.get(key)) for view in self.views):
+            told = [view.get(key) for view in views]
+            if len(set(self._texts(key))) > 1 or any(map(_is_odd, told)):
                 return _TWO_WAYS
-            told = [text for view in self.views if isinstance(text := view.get(key), str)]
-            whole = all(map(is_unicode, [*self.told, *told]))
+            whole = all([is_unicode(text) for text in (*self.told, *told) if text])
             return None if whole and is_whole(self.pieces) else _NOT_UNICODE
         asked = [_asked(view) for view in (self.done, self.final) if view is not None]
         return _TWO_WAYS if any(view != asked[0] for view in asked) else None
+
+    def _is_told_twice(self, word: str) -> bool:
+        """Whether the item has two different values for a word that tells what it calls."""
+        named = self.names if word == "name" else ()
+        return len({repr(value) for value in (*named, *(view.get(word) for view in self.views)) if value}) > 1
 
     def _is_regular(self, position: int, calls: list[ToolCall]) -> bool:
         if any(call.fault for call in calls) or self.index != position:

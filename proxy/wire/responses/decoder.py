@@ -86,19 +86,22 @@ class _Reading:
             self.model = model
         self.response = response
 
+    def _ran_elsewhere(self, item: Item) -> bool:
+        if item.type != "shell_call":
+            return False
+        return items.ran_elsewhere(item.item, [known.item for known in self.items.all if not known.is_call])
+
     def turn(self, held: Sequence[ReadFrame], raw: bytes | None) -> Turn:
         finish = self.response.get("status")
         finish = finish if isinstance(finish, str) else None
         everything = self.items.all
-        outputs = [item.item for item in everything if not item.is_call]
         slots: list[Slot] = []
         seen: set[str] = set()
         for position, item in enumerate(everything):
-            if item.is_call and items.ran_elsewhere(item.item, outputs):
+            if item.is_call and self._ran_elsewhere(item):
                 item.is_call = False
             if item.is_call:
-                given = items.given_id(item.item, self.id, position)
-                item.close(position, finish, item is everything[-1], given)
+                item.close(position, finish, item is everything[-1], self.id)
                 if item.call_id in seen:
                     item.fail("Two calls have the same id.")
                 seen.add(item.call_id)

@@ -22,6 +22,10 @@ _ITEM = frozenset(
     {"type", "id", "call_id", "name", "namespace", "server_label", "arguments", "input", "action", "actions"}
     | {"operation", "execution", "environment"}
 )
+_USUAL = _EVENT | _RESPONSE | _ITEM | {"sequence_number", "object", "created_at", "background", "error"}
+_USUAL |= {"incomplete_details", "instructions", "max_output_tokens", "model", "parallel_tool_calls", "usage"}
+_USUAL |= {"previous_response_id", "reasoning", "store", "temperature", "text", "tool_choice", "tools"}
+_USUAL |= {"top_p", "truncation", "metadata", "user", "content", "role", "service_tier", "caller"}
 
 
 def may_hold_calls(data: bytes) -> bool:
@@ -45,7 +49,8 @@ def check_keys(data: bytes, wire: Json) -> None:
     if not as_written and has_duplicate_keys(data):
         raise MalformedTurn("the answer names a key twice")
     for value, names in _objects(wire):
-        if any([key not in names and key.casefold() in names for key in value]):
+        # What is its own case-folded spelling is no other's: the usual keys are not looked at one by one.
+        if not value.keys() <= _USUAL and any(k not in names and k.casefold() in names for k in value):
             raise MalformedTurn("the answer spells a key in a way that only some clients read")
     if not as_written and not _is_utf8(data):
         raise MalformedTurn("the answer is not UTF-8")
