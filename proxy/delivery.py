@@ -50,9 +50,10 @@ class Delivery:
         """Bytes without a call go on at once."""
         if passage.text:
             self.said_text = True
-        down = self._down
+        down, encoder = self._down, self._encoder
+        assert encoder is not None, "an answer has begun"
         down.holding = False
-        if data := self._writer.passage(passage):
+        if data := encoder.passage(passage):
             # As ``send`` does, without a coroutine of its own for every frame of a stream.
             if self.first_byte_s is None:
                 self.first_byte_s = perf_counter() - self._began
