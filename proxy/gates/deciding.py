@@ -26,6 +26,8 @@ class Decisions(Generic[T]):
         """``read`` makes a decision of its document, and raises ``Unavailable`` for one without a meaning."""
         self._engine, self._package, self._read = engine, package, read
         self._known: LRUCache[Hashable, tuple[T, Any]] = LRUCache(max_entries)
+        self._revision: str | None = None
+        self._depends_on: tuple[str, ...] | None = None
 
     @property
     def defined(self) -> bool:
@@ -37,11 +39,18 @@ class Decisions(Generic[T]):
 
         ``about`` stands for all members of the input that a gate adds to the situation.
         """
-        reads = self._engine.reads(self._package)
-        if reads is None or "time" in reads:
+        revision = self._engine.revision
+        if revision != self._revision:
+            self._revision, self._depends_on = revision, self._found()
+        if self._depends_on is None:
             return None
-        seen = tuple(_seen(situation, name) for name in sorted(reads & _SITUATION))
-        return None if None in seen else (self._engine.revision, seen, about)
+        seen = [_seen(situation, name) for name in self._depends_on]
+        return None if None in seen else (revision, *seen, about)
+
+    def _found(self) -> tuple[str, ...] | None:
+        """The members of every input that the decision depends on; None where it may not be kept."""
+        reads = self._engine.reads(self._package)
+        return None if reads is None or "time" in reads else tuple(sorted(reads & _SITUATION))
 
     async def ask(self, situation: Situation, members: Mapping[str, Any]) -> T:
         """The decision; raises ``Unavailable``."""
@@ -57,9 +66,8 @@ class Decisions(Generic[T]):
     ) -> T:
         """The decision, asked for or known; ``kept`` lives as long, so that ids in ``about`` stay its own."""
         key = self.key(situation, about)
-        known = self._known.get(key) if key is not None else None
-        if known is not None:
-            return known[0]
+        if key is not None and key in self._known:
+            return self._known[key][0]
         revision = self._engine.revision
         decision = await self.ask(situation, members())
         if key is not None and self._engine.revision == revision:
