@@ -98,8 +98,9 @@ async def client_of(provider: Provider | str, **options: Any) -> AsyncIterator[H
     finally:
         await upstream.close()
         assert upstream.kept_connections == 0
-        left = [task for task in asyncio.all_tasks() if "upstream" in repr(task.get_coro())]
-        assert not left, "a task was left"
+        await asyncio.sleep(0)
+        left = [task for task in asyncio.all_tasks() if "_send_pieces" in repr(task.get_coro())]
+        assert not left, "what sends a body was left"
         gc.collect()
 
 

@@ -193,3 +193,12 @@ async def test_a_name_that_nobody_has() -> None:
 async def test_a_name_that_can_be_none() -> None:
     async with client_of(f"http://{'a' * 80}.example/v1") as upstream:
         assert (await fails(upstream)).code == "upstream_unreachable"
+
+
+async def test_a_connection_that_comes_too_late_is_not_left_open() -> None:
+    async with Provider(playing(HELLO)) as provider, client_of(provider) as upstream:
+        asking = asyncio.ensure_future(fails(upstream))
+        await asyncio.sleep(0)
+        await upstream.close()
+        assert (await asking).code == "upstream_unreachable"
+        assert provider.requests == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import select
 import socket
 import sys
@@ -14,6 +15,8 @@ from proxy.http.upstream import faults
 from proxy.http.upstream.answer import Answer, Head
 from proxy.http.upstream.endpoint import Endpoint
 from proxy.ports import UpstreamFailed
+
+log = logging.getLogger("callgate.http")
 
 _MAX_UNREAD_BYTES = 256 * 2**10
 _MAX_JOINED_BYTES = 16 * 2**10
@@ -28,6 +31,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, endpoint: Endpoint, link: socket.socket, lost: Callable[[Connection], None]) -> None:
         """``link`` is what it runs over; ``lost`` is told of its end."""
+        self.is_lost = False
         self.idle_until = 0.0
         self._endpoint, self._lost = endpoint, lost
         self._loop = asyncio.get_running_loop()
@@ -75,6 +79,7 @@ class Connection(asyncio.Protocol):
         self._has_ended = True
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
         if self._answer is not None:
             self._answer.close(self._has_ended and exc is None)
         self._stop_timer()
@@ -138,7 +143,8 @@ class Connection(asyncio.Protocol):
                 if self._transport.is_closing():
                     return
                 self._transport.write(piece)
-        except Exception:  # noqa: BLE001 -- whatever the client's side raises while its body is read
+        except Exception as exc:  # noqa: BLE001 -- whatever the client's side raises while its body is read
+            log.warning("the body of a request broke off: %s", type(exc).__name__)
             # Half a body is no request: the provider must not take it for one.
             self._fail(answer, faults.broken())
 

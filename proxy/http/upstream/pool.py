@@ -37,6 +37,7 @@ class Pool:
         self._addresses: Sequence[AddrInfoType] = ()
         self._believed_until = 0.0
         self._looking_up = asyncio.Lock()
+        self._is_closed = False
         self._emptied: asyncio.Future[None] | None = None
 
     @property
@@ -82,6 +83,7 @@ class Pool:
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
+        self._is_closed = True
         self._kept.clear()
         for connection in self._open:
             connection.abort()
@@ -105,7 +107,11 @@ class Pool:
         except BaseException:
             link.close()
             raise
-        self._open.add(connection)
+        if not connection.is_lost:
+            self._open.add(connection)
+        if self._is_closed:
+            connection.abort()
+            raise ConnectionAbortedError
         return connection
 
     async def _look_up(self) -> Sequence[AddrInfoType]:
