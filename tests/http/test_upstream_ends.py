@@ -114,19 +114,20 @@ async def test_a_provider_that_falls_silent_is_left_and_a_slow_reader_is_not() -
     async def serve(provider: Provider, reader: Reader, writer: Writer) -> None:
         await provider.read(reader)
         writer.write(CHUNKED)
-        for _ in range(4):
+        for _ in range(8):
             writer.write(b"5\r\nhello\r\n")
-            await asyncio.sleep(0.06)
+            await asyncio.sleep(0.04)
         await provider.gone(reader)
 
     async with Provider(serve) as provider, client_of(provider, idle_timeout_s=0.15) as upstream:
         async with upstream.send("GET", "/models", (), None, None) as reply:
             chunks, got = reply.chunks(), [b""]
-            got.append(await anext(chunks))
-            await asyncio.sleep(0.4)  # the reader's time, not the provider's
+            for _ in range(2):
+                got.append(await anext(chunks))
+            await asyncio.sleep(0.5)  # the reader's time, not the provider's
             with pytest.raises(UpstreamFailed) as caught:
                 await take(chunks, got)
-        assert b"".join(got) == b"hello" * 4
+        assert b"".join(got) == b"hello" * 8
         assert (caught.value.status, caught.value.code) == (504, "upstream_stalled")
         await asyncio.wait_for(provider.left.acquire(), 5)
 
