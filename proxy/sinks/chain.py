@@ -42,8 +42,19 @@ class Chain:
         body = _encode(fields)
         self._seq += 1
         line = b'{"seq":%d,"prev":"%s",%s' % (self._seq, self._digest.encode(), body[1:])
-        self._digest = sha256(line).hexdigest()
+        self._digest = _digest(line)
         return line + b"\n"
+
+
+def _digest(line: bytes) -> str:
+    """SHA-256 in hex. Of 2 KiB or more at once, hashlib lets go of the interpreter and has to wait for it."""
+    digest = sha256()
+    for at in range(0, len(line), _PIECE_BYTES):
+        digest.update(line[at : at + _PIECE_BYTES])
+    return digest.hexdigest()
+
+
+_PIECE_BYTES = 2047
 
 
 def _encode(fields: Mapping[str, Any]) -> bytes:
