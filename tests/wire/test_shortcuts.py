@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.model import Fault, has_duplicate_keys, loads_frame
+from proxy.model import Fault, Passage, Turn, has_duplicate_keys, loads_frame
 from proxy.wire.chat import keys as chat_keys
 from proxy.wire.chat.decoder import StreamDecoder
 from proxy.wire.chat.stream import StreamEncoder
@@ -159,29 +159,92 @@ def an_event(draw: st.DrawFn) -> bytes:
     return name + b"data: " + data.replace(b"\ndata", end + b"data") + end + end
 
 
+# What stands where a frame like the last one has its text; much of it is more than a text.
+INSIDES = [
+    *["é😀".encode(), b"\\n", b'\\"', b"\\u00e9", b"\\ud83d\\ude00", b"a tool_call"],
+    *[b"\\", b'"', b"\n", b"\r", b"\n\ndata: ", b"\0", b"\xff", b"\xed\xa0\xbd", b"\\ud83d", b"\\x"],
+    b'","tool_calls":[{"index":0,"id":"e","function":{"name":"f"}}],"x":"',
+    b'","content":"',
+    b'\\","x":"',
+    b'"},"delta":{"content":"',
+    b'"},"finish_reason":"stop","x":{"content":"',
+    b'"}}],"obfuscation":"',
+    b'"}}],"obfuscation":"x","choices":[],"y":"',
+]
+PADDINGS = [b'"', b'","choices":[],"x":"', b"\\u0074ool_calls", b"\xff", b"tool_calls"]
+TEMPLATES = [
+    b'{"id":"c1","created":%d,"choices":[{"index":0,"delta":{"content":"%b"}}]}',
+    b'{"id":"c1","created":%d,"choices":[{"index":1,"delta":{"role":"assistant","content":"%b"}}],"usage":null}',
+    b'{"created":%d,"choices":[{"delta":{"content":"%b","refusal":null},"finish_reason":null}]}',
+    b'{"choices":[],"created":%d,"choices":[{"delta":{"content":"%b"}}],"id":"c1"}',
+    b'{"id":"c1","created":%d,"choices":[{"index":0,"delta":{"content":"%b","reasoning":"r"}}]}',
+    b'{"id":"c1","created":%d,"usage":{"prompt_tokens":3},"choices":[{"index":0,"delta":{"content":"%b"}}]}',
+    b'{"id":"c1","created":%d,"choices":[{"index":0,"delta":{"content":"%b"}}],"obfuscation":"%b"}',
+    b'{"id":"c1","created":%d,"choices":[{"index":0,"delta":{"content":"%b","p":"%b"}}]}',
+    b'{"id":"c1","created":%d,"p":"pp","choices":[{"index":0,"delta":{"content":"%b"}}]}',
+    b'{"id":"c1","created":%d,"Choices":1,"choices":[{"index":0,"delta":{"content":"%b"}}]}',
+    b'{"id":"c1","created":%d,"choices":[{"index":0,"delta":{"content":"%b"}}],"x":"\\"content\\":"}',
+    b'{"id":"c1","created":%d,"x":{"content":"%b"},"choices":[{"index":0,"delta":{"content":"t"}}]}',
+    b'{"id":"c1","created":%d,"choices":[{"index":0,"delta":{"content":"%b"}}],"x":{"obfuscation":"%b"}}',
+]
+
+
+@st.composite
+def alike(draw: st.DrawFn) -> list[bytes]:
+    """Frames of one template, mostly, one after the other."""
+    template, other = draw(st.sampled_from(TEMPLATES)), draw(st.sampled_from(TEMPLATES))
+    frames: list[bytes] = []
+    for _ in range(draw(st.integers(2, 5))):
+        chosen = template if draw(st.integers(0, 4)) else other
+        usual = not frames or draw(st.integers(0, 2))
+        inside = draw(st.sampled_from([b"Hi", b"", b" there"] if usual else INSIDES))
+        padding = draw(st.sampled_from([b"", b"abc"] if usual or draw(st.booleans()) else PADDINGS))
+        created = 8 if draw(st.integers(0, 7)) == 7 else 7
+        data = chosen % (created, inside, padding)[: chosen.count(b"%")]
+        if draw(st.integers(0, 15)) == 15:
+            data = data.replace(b'""', b'"')
+        name = b"event: error\n" if draw(st.integers(0, 15)) == 15 else b""
+        frames.append(name + b"data: " + data + b"\n\n")
+    return [b"".join(frames)] if draw(st.booleans()) else frames
+
+
 def told(decoder: StreamDecoder, chunks: Sequence[bytes]) -> list[Any]:
     """Everything that a client, a guard or a record could learn of an answer."""
-    encoder = StreamEncoder()
+    encoder, later = StreamEncoder(), StreamEncoder()
+    later.settle(SETTLED)
     out: list[Any] = []
     try:
         for chunk in chunks:
             for event in decoder.feed(chunk):
                 frames = [(read.frame, read.object) for read in getattr(event, "frames", ())]
                 out.append((type(event), event.raw, getattr(event, "text", None), frames))
-                out.append(encoder.passage(event) if frames else None)  # type: ignore[arg-type]
+                if isinstance(event, Passage):
+                    out += [encoder.passage(event), later.passage(event)]
             out.append((decoder.holding, decoder.done))
         events, turn = decoder.close()
         out += [event.raw for event in events]
         out += [turn.id, turn.model, turn.text, turn.finish, turn.usage, turn.slots, turn.choices]
         out += [turn.wire.canonical, turn.wire.message()]
         out.append(encoder.release(turn, [call.arguments_json for call in turn.calls], {}))
+        out.append(encoder.finish("Bye."))
     except MalformedTurn as exc:
         out.append((type(exc), str(exc)))
     return out
 
 
 OPEN = b'data: {"id":"c1","model":"m","choices":[{"delta":{"content":""}},{"index":1,"delta":{}}]}\n\n'
+DONE = b"data: [DONE]\n\n"
 CLOSE = b'data: {"id":"c1","choices":[{"index":0,"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+
+
+def settled() -> Turn:
+    """A round that the client does not see."""
+    decoder = StreamDecoder(Caps())
+    decoder.feed(b'data: {"id":"c0","choices":[{"delta":{"tool_calls":[{"index":0,"id":"c"}]}}]}\n\n' + DONE)
+    return decoder.close()[1]
+
+
+SETTLED = settled()
 
 
 @settings(max_examples=500, deadline=None)
@@ -206,6 +269,58 @@ def test_a_delta_of_text_is_taken_in_one_look_as_in_many(
     points = sorted({cut % (len(whole) + 1) for cut in cuts or ()} | {0, len(whole)})
     chunks = frames if cuts is None else [whole[a:b] for a, b in itertools.pairwise(points)]
     assert told(StreamDecoder(Caps()), chunks) == told(Thorough(Caps()), chunks)
+
+
+@settings(max_examples=500, deadline=None)
+@given(chunks=alike(), more=st.lists(an_event(), max_size=1), after=alike())
+def test_a_frame_like_another_is_read_as_a_parser_reads_it(
+    chunks: list[bytes], more: list[bytes], after: list[bytes]
+) -> None:
+    answer = [OPEN, *chunks, *more, *after, CLOSE]
+    assert told(StreamDecoder(Caps()), answer) == told(Thorough(Caps()), answer)
+
+
+def like(inside: bytes, template: int = 0, padding: bytes = b"", created: int = 7) -> bytes:
+    chosen = TEMPLATES[template]
+    return b"data: " + chosen % (created, inside, padding)[: chosen.count(b"%")] + b"\n\n"
+
+
+COUNTED = b'data: {"choices":[],"usage":{"prompt_tokens":9}}\n\n'
+NEARLY_ALIKE = {
+    "the end of the head is the beginning of the tail": [like(b"Hi"), like(b"").replace(b'""', b'"')],
+    "an error": [like(b"Hi"), b"event: error\n" + like(b"Hi")],
+    "what follows an escaped quote": [like(b'a\\"b'), like(b'x"b')],
+    "a padding that is more": [like(b"Hi", 6, b"abc"), like(b"Hi", 6, b'","choices":[],"x":"')],
+    "a call's word beside an odd key": [like(b"Hi", 9), like(b"a tool_call", 9)],
+    "a call's word beside a key that is there twice": [like(b"Hi", 3), like(b"a tool_call", 3)],
+    "tokens that were counted otherwise in between": [like(b"Hi", 5), COUNTED, like(b"Hi", 5)],
+    "a head that was told otherwise in between": [
+        *(like(b"Hi", 2), like(b"Hi", 2).replace(b"7", b"8").replace(b'"content":"Hi"', b'"content":[]')),
+        like(b"Hi", 2),
+    ],
+}
+
+
+@pytest.mark.parametrize("frames", NEARLY_ALIKE.values(), ids=NEARLY_ALIKE)
+def test_what_is_nearly_alike_is_read_as_a_parser_reads_it(frames: list[bytes]) -> None:
+    nameless = [frame.replace(b'"id":"c1",', b"") for frame in (OPEN, *frames)]
+    for answer in ([OPEN, *frames, CLOSE], [*nameless, DONE]):
+        assert told(StreamDecoder(Caps()), answer) == told(Thorough(Caps()), answer)
+
+
+@pytest.mark.parametrize("template", [0, 1, 6])
+def test_frames_that_are_alike_are_not_parsed(monkeypatch: pytest.MonkeyPatch, template: int) -> None:
+    """What the property above compares would otherwise be the same thing twice."""
+
+    def never(self: StreamDecoder, data: bytes) -> Json:
+        raise AssertionError("parsed")
+
+    decoder = StreamDecoder(Caps())
+    decoder.feed(OPEN + like(b"Hello", template, b"xy"))
+    monkeypatch.setattr(StreamDecoder, "_read", never)
+    (passage,) = decoder.feed(like(b", ", template) + like(b'\\"world\\".', template, b"abc"))
+    assert passage.text == ', "world".'  # type: ignore[union-attr]
+    assert [read.object["id"] for read in passage.frames] == ["c1", "c1"]  # type: ignore[union-attr]
 
 
 def test_the_one_look_is_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,14 @@ from typing import Any
 
 from proxy.model import Event, Failure, Fault, Passage, Turn, loads_frame
 from proxy.wire.chat.keys import check_keys, check_lines, may_hide_calls
-from proxy.wire.chat.reading import Choice, ReadFrame, Reading, take_calls
+from proxy.wire.chat.reading import AnyFrame, Choice, ReadFrame, Reading, RepeatingFrame, take_calls
+from proxy.wire.chat.repeating import Repeated, repeated
 from proxy.wire.codec import BodyReader, Caps, IncompleteTurn, MalformedTurn, as_dict, as_list, sse
 from proxy.wire.sse import Frame
 from proxy.wire.writing import write_json
+
+# Where frames differ in more than a text, it does not pay to look for what they have in common.
+_MAX_LESSONS = 8
 
 
 class StreamDecoder:
@@ -25,8 +29,10 @@ class StreamDecoder:
         self._caps = caps
         self._sse = sse(caps)
         self._reading = Reading(caps.max_calls)
-        self._held: list[ReadFrame] = []
+        self._held: list[AnyFrame] = []
         self._held_bytes = self._bytes = 0
+        self._repeated: Repeated | None = None
+        self._lessons = 0
         self._broken: MalformedTurn | None = None
 
     def feed(self, chunk: bytes) -> Sequence[Event]:
@@ -46,7 +52,7 @@ class StreamDecoder:
 
     def _take(self, frames: Sequence[Frame]) -> Sequence[Event]:
         """What the frames come to. What stood before a frame without a reading still goes on."""
-        passing: list[ReadFrame] = []
+        passing: list[AnyFrame] = []
         failure: Sequence[Failure] = ()
         for frame in frames:
             try:
@@ -68,10 +74,14 @@ class StreamDecoder:
     def _break(self, exc: MalformedTurn) -> None:
         self._broken, self.done = exc, True
 
-    def _take_frame(self, frame: Frame) -> ReadFrame | Failure:
+    def _take_frame(self, frame: Frame) -> AnyFrame | Failure:
         self._bytes += len(frame.raw)
         if self._bytes > self._caps.max_response_bytes:
             raise MalformedTurn("the answer is larger than limits.max_response_bytes")
+        known = self._repeated
+        if known is not None and not self.holding and (more := known.text(frame)) is not None:
+            known.choice.take({"content": more})
+            return RepeatingFrame(frame, more)
         data = frame.data or b""
         wire = self._read(data)
         if wire is None:
@@ -80,7 +90,13 @@ class StreamDecoder:
             self.done = True
             return _failure(frame.raw, data, wire, b"data: %b\n\n")
         text = self._take_text(data, wire)
-        return ReadFrame(frame, wire, self._take_choices(data, wire) if text is None else text)
+        if text is None:
+            return ReadFrame(frame, wire, self._take_choices(data, wire))
+        if self._lessons < _MAX_LESSONS:
+            self._lessons += 1
+            index = wire["choices"][0].get("index", 0)
+            self._repeated = repeated(frame, wire, self._reading.choices[index])
+        return ReadFrame(frame, wire, text)
 
     def _read(self, data: bytes) -> dict[str, Any] | None:
         data = data.strip()
@@ -141,14 +157,14 @@ class StreamDecoder:
         self.holding = self.holding or has_calls
         return text
 
-    def _hold(self, passing: ReadFrame) -> None:
+    def _hold(self, passing: AnyFrame) -> None:
         self._held_bytes += len(passing.frame.raw)
         if self._held_bytes > self._caps.max_held_bytes:
             raise MalformedTurn("the held part of the answer is larger than limits.max_held_bytes")
         self._held.append(passing)
 
 
-def _passage(reads: list[ReadFrame]) -> Passage:
+def _passage(reads: list[AnyFrame]) -> Passage:
     if len(reads) == 1:
         return Passage(reads[0].frame.raw, reads[0].text, (reads[0],))
     raw, text = b"".join([read.frame.raw for read in reads]), "".join([read.text for read in reads])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from proxy.model import Slot, Turn, Usage
+from proxy.model import Slot, Turn, Usage, loads_frame
 from proxy.wire.chat.calls import Building, ChoiceCalls
 from proxy.wire.codec import MalformedTurn, as_dict
 from proxy.wire.sse import Frame
@@ -70,17 +70,40 @@ def together(pieces: Sequence[Any]) -> Any:
 class ReadFrame:
     """A frame beside its reading; None for a comment or the end mark."""
 
+    is_news: ClassVar[bool] = True
+    """It may say something of the answer beside its text."""
     frame: Frame
     object: dict[str, Any] | None
     text: str = ""
     """What it says, in all of its choices."""
 
 
+class RepeatingFrame:
+    """A frame that was told by its likeness; parsed only where it has to be written again."""
+
+    __slots__ = ("frame", "text")
+
+    is_news = False
+    """It says nothing of the answer that the frame before did not say, but its text."""
+
+    def __init__(self, frame: Frame, text: str) -> None:
+        self.frame, self.text = frame, text
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """Its reading."""
+        wire: dict[str, Any] = loads_frame(self.frame.data or b"")
+        return wire
+
+
+AnyFrame = ReadFrame | RepeatingFrame
+
+
 @dataclass(slots=True)  # not frozen: there is one a turn, and it is never changed
 class ChatTurn:
     """The wire side of a turn: what the encoder writes the rest of the answer from."""
 
-    held: tuple[ReadFrame, ...]
+    held: tuple[AnyFrame, ...]
     """Stream: the frames from the first one with a call on."""
     body: tuple[bytes, dict[str, Any]] | None
     """Body: its bytes and their reading."""
@@ -152,7 +175,7 @@ class Reading:
         if isinstance(usage := wire.get("usage"), dict):
             self.usage = usage
 
-    def turn(self, held: Sequence[ReadFrame] = (), body: tuple[bytes, dict[str, Any]] | None = None) -> Turn:
+    def turn(self, held: Sequence[AnyFrame] = (), body: tuple[bytes, dict[str, Any]] | None = None) -> Turn:
         """The turn, once the answer has ended cleanly."""
         slots: list[Slot] = []
         canonical = all(map(_is_plain, held))
@@ -176,7 +199,7 @@ class Reading:
         )
 
 
-def _is_plain(read: ReadFrame) -> bool:
+def _is_plain(read: AnyFrame) -> bool:
     """Whether every client reads the frame, and reads it alike."""
     data = read.frame.data
     if read.object is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from proxy.model import Passage, Turn
-from proxy.wire.chat.reading import CALL_KEYS, ChatTurn, ReadFrame
+from proxy.wire.chat.reading import CALL_KEYS, AnyFrame, ChatTurn
 from proxy.wire.chat.rewriting import Continuity, Forwarded, error_body, go_on_as_written, without_calls
 from proxy.wire.writing import write_json
 
@@ -33,12 +33,12 @@ class StreamEncoder:
         if self._continuity.rounds:
             return b"".join(map(self._rewrite, passage.frames))
         for read in passage.frames:
-            if (wire := read.object) is not None:
+            if read.is_news and (wire := read.object) is not None:
                 self._continuity.see(wire)
                 self._roles.see(wire)
         return passage.raw
 
-    def _rewrite(self, read: ReadFrame) -> bytes:
+    def _rewrite(self, read: AnyFrame) -> bytes:
         if read.object is None:
             return read.frame.raw
         wire = self._continuity.patch(read.object)
@@ -74,7 +74,7 @@ class StreamEncoder:
             return b"".join(read.frame.raw for read in wire.held)
         return b"".join(self._end(wire.held, Forwarded(turn, arguments, notices))) if turn.slots else b""
 
-    def _end(self, held: Sequence[ReadFrame], forwarded: Forwarded) -> Iterator[bytes]:
+    def _end(self, held: Sequence[AnyFrame], forwarded: Forwarded) -> Iterator[bytes]:
         """The held frames without their calls, and the calls that go on where their choice ends."""
         ending = _Ending(forwarded, self._roles)
         objects = [self._continuity.patch(read.object) for read in held if read.object is not None]
