@@ -215,3 +215,12 @@ async def test_everybody_gets_the_answer_to_their_own_question() -> None:
             answered += sum(await asyncio.gather(*(question(upstream, start + n) for n in range(40))))
         assert answered > 100
         assert provider.connections < 600, "some served again"
+
+
+async def test_a_connection_that_the_provider_may_be_closing_is_not_used() -> None:
+    async with Provider(playing(HELLO)) as provider, client_of(provider) as upstream:
+        await get(upstream, "POST", b"{}")
+        (kept,) = upstream._pools["one"]._kept
+        kept.idle_until = asyncio.get_running_loop().time()
+        await get(upstream, "POST", b"{}")
+        assert (provider.connections, upstream.kept_connections) == (2, 1)
