@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCol
 from prometheus_client.exposition import choose_encoder, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.record import Step
 from proxy.sinks.metrics import MetricsSink
 from proxy.sinks.summed import Summed
 
@@ -26,7 +27,7 @@ class Process:
 
     def count(self, tool: str, seconds: float) -> None:
         self.sink._decisions[tool, "Allow", "forward", "none"] += 1
-        self.sink._guard_seconds.observe((tool,), seconds)
+        self.sink._steps.count([Step(tool, "Allow", int(seconds * 1e6))])
 
     def text(self) -> str:
         return generate_latest(self.registry).decode()
