@@ -48,6 +48,7 @@ class Prices:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._own, self._now = own or {}, now
+        get_snapshot()  # read and kept by the package: now, and not while the first request waits
         # Clients write model names: what is kept for them is bounded, and misses are kept too.
         self._find = lru_cache(_MAX_MODELS)(self._look_up)
 

@@ -34,7 +34,7 @@ def split(path: str) -> tuple[str, str]:
 
 def deployment(path: str) -> str | None:
     """The deployment that a path (with its query) names: Azure goes by it, and not by the body's model."""
-    match = _PATH.match(path)
+    match = _PATH.match(path) if path.startswith(PREFIX) else None
     return match["deployment"] if match is not None else None
 
 
