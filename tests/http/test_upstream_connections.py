@@ -53,11 +53,21 @@ async def test_a_connection_serves_again_or_is_left(case: str) -> None:
 
 
 async def test_the_latest_used_is_used_first_and_the_others_are_kept() -> None:
-    async with Provider(playing(HELLO)) as provider, client_of(provider) as upstream:
-        await asyncio.gather(*(get(upstream) for _ in range(5)))
-        for _ in range(5):
-            await get(upstream)
-        assert upstream.kept_connections == provider.connections <= 5
+    together = asyncio.Barrier(3)
+
+    async def serve(provider: Provider, reader: Reader, writer: Writer) -> None:
+        await provider.read(reader)
+        await together.wait()
+        writer.write(HELLO)
+        await playing(HELLO)(provider, reader, writer)
+
+    async with Provider(serve) as provider, client_of(provider) as upstream:
+        await asyncio.gather(*(get(upstream) for _ in range(3)))
+        kept = upstream._pools["one"]._kept
+        before = list(kept)
+        await get(upstream)
+        assert list(kept) == before
+        assert len(before) == provider.connections == 3
 
 
 async def test_an_answer_that_is_not_read_takes_its_connection_with_it() -> None:

@@ -198,7 +198,6 @@ class Answer:
         fields = events.fields
         if (
             not events.has_head
-            or self.body
             or len(fields) > MAX_FIELDS
             or status < 100
             or (b" :" in raw and any(name.endswith(" ") for name, _ in fields))
