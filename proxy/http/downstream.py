@@ -87,7 +87,7 @@ class Proxy:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request, to the end of its answer."""
-        trace_id = os.urandom(16).hex()
+        trace_id = _trace_id()
         asking.set(trace_id)
         door, path = self._doors.find(request.path)
         codec = self._codecs.get(door.protocol) or self._codecs["chat"]
@@ -211,6 +211,11 @@ class Proxy:
         return raw, model if isinstance(model, str) else None
 
 
+def _trace_id() -> str:
+    """A name for one request that nobody can guess."""
+    return os.urandom(16).hex()
+
+
 def _refused(door: Door, request: web.BaseRequest, codec: Codec, trace_id: str) -> web.Response | None:
     if door.disposition is Disposition.REFUSED:
         message = f"{request.method} {request.path[:200]} is refused: {door.why}. {_CURE}"
@@ -276,7 +281,7 @@ class _Handler(RequestHandler):
             "code": "bad_http" if status < 500 else "internal_error",
         }
         response = web.json_response(
-            {"error": error}, status=status, headers=answer_head((), secrets.token_hex(16))
+            {"error": error}, status=status, headers=answer_head((), _trace_id())
         )
         response.force_close()
         return response
