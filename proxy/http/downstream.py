@@ -280,9 +280,7 @@ class _Handler(RequestHandler):
             "param": None,
             "code": "bad_http" if status < 500 else "internal_error",
         }
-        response = web.json_response(
-            {"error": error}, status=status, headers=answer_head((), _trace_id())
-        )
+        response = web.json_response({"error": error}, status=status, headers=answer_head((), _trace_id()))
         response.force_close()
         return response
 
