@@ -104,6 +104,7 @@ class RegorusEngine:
         if self.asked_aside:
             self._tell()
             aside.warm()
+        before.translated.forget()
         await before.aside.retire()
 
     def _tell(self) -> None:

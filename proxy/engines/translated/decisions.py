@@ -84,6 +84,12 @@ class Translated:
         deciding.decided += 1
         return found
 
+    def forget(self) -> None:
+        """Decide no more. Functions and the names that they see hold one another, and would wait for the
+        collector with all of the data."""
+        self._deciding.clear()
+        self._names.clear()
+
     def is_doubted(self, package: str) -> bool:
         """Whether the embedded engine is to be asked for the last decision as well."""
         decided = self._deciding[package].decided
