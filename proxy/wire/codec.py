@@ -308,7 +308,8 @@ class BodyReader:
 
     holding = True
 
-    def __init__(self, caps: Caps, read: Callable[[bytes], Turn]) -> None:
+    def __init__(self, caps: Caps, read: Callable[[bytes], tuple[Sequence[Event], Turn]]) -> None:
+        """``read`` is no method of this reader: with it, every body would wait for the collector."""
         self._caps, self._read = caps, read
         self._chunks: list[bytes] = []
         self._size = 0
@@ -322,7 +323,7 @@ class BodyReader:
         return ()
 
     def close(self) -> tuple[Sequence[Event], Turn]:
-        return (), self._read(b"".join(self._chunks))
+        return self._read(b"".join(self._chunks))
 
 
 def sse(caps: Caps) -> SseDecoder:

@@ -21,7 +21,7 @@ from proxy.wire.chat import flat, stored, tools
 from proxy.wire.chat import request as requests
 from proxy.wire.chat import settlement as settlements
 from proxy.wire.chat.body import BodyEncoder
-from proxy.wire.chat.decoder import BodyDecoder, StreamDecoder
+from proxy.wire.chat.decoder import StreamDecoder, body_decoder
 from proxy.wire.chat.replay import replayed
 from proxy.wire.chat.rewriting import error_body
 from proxy.wire.chat.stream import StreamEncoder
@@ -72,7 +72,7 @@ class ChatCodec:
 
     def decoder(self, stream: bool, caps: Caps) -> Decoder:
         """A decoder for one answer."""
-        return StreamDecoder(caps) if stream else BodyDecoder(caps)
+        return StreamDecoder(caps) if stream else body_decoder(caps)
 
     def encoder(self, stream: bool) -> Encoder:
         """An encoder for the one answer that the client sees."""

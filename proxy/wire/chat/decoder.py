@@ -201,30 +201,23 @@ def _failure(raw: bytes, data: bytes, wire: dict[str, Any], frame: bytes) -> Fai
     return Failure(raw, message)
 
 
-class BodyDecoder(BodyReader):
+def body_decoder(caps: Caps) -> BodyReader:
     """Reads a whole answer."""
+    return BodyReader(caps, lambda body: _read_whole(body, caps))
 
-    def __init__(self, caps: Caps) -> None:
-        super().__init__(caps, self._turn)
-        self._failures: Sequence[Failure] = ()
 
-    def close(self) -> tuple[Sequence[Event], Turn]:
-        _, turn = super().close()
-        return self._failures, turn
-
-    def _turn(self, raw: bytes) -> Turn:
-        wire = _read_body(raw)
-        reading = Reading(self._caps.max_calls)
-        if wire.get("error") and not wire.get("choices"):
-            self._failures = (_failure(raw, raw, wire, b"%b"),)
-            return reading.turn()
-        reading.take_head(wire)
-        has_calls = False
-        for item in as_list(wire.get("choices"), "choices"):
-            has_calls = _take_whole_choice(reading, _object(item, "a choice")) or has_calls
-        if has_calls or may_hide_calls(raw):
-            check_keys(raw, wire)
-        return reading.turn(body=(raw, wire))
+def _read_whole(raw: bytes, caps: Caps) -> tuple[Sequence[Failure], Turn]:
+    wire = _read_body(raw)
+    reading = Reading(caps.max_calls)
+    if wire.get("error") and not wire.get("choices"):
+        return (_failure(raw, raw, wire, b"%b"),), reading.turn()
+    reading.take_head(wire)
+    has_calls = False
+    for item in as_list(wire.get("choices"), "choices"):
+        has_calls = _take_whole_choice(reading, _object(item, "a choice")) or has_calls
+    if has_calls or may_hide_calls(raw):
+        check_keys(raw, wire)
+    return (), reading.turn(body=(raw, wire))
 
 
 def _read_body(raw: bytes) -> dict[str, Any]:

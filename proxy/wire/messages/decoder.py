@@ -217,7 +217,7 @@ def _error_message(wire: dict[str, Any]) -> str:
 
 def body_decoder(caps: Caps) -> BodyReader:
     """Reads a whole answer."""
-    return BodyReader(caps, lambda body: _read_body(body, caps))
+    return BodyReader(caps, lambda body: ((), _read_body(body, caps)))
 
 
 def _read_body(raw: bytes, caps: Caps) -> Turn:

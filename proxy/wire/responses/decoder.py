@@ -361,7 +361,7 @@ def _message(wire: Mapping[str, Any]) -> str:
 
 def body_decoder(caps: Caps) -> BodyReader:
     """Reads a whole answer."""
-    return BodyReader(caps, lambda body: _read_body(body, caps))
+    return BodyReader(caps, lambda body: ((), _read_body(body, caps)))
 
 
 def _read_body(raw: bytes, caps: Caps) -> Turn:
