@@ -32,7 +32,7 @@ _CUT_REASONS = frozenset({"max_tokens", "model_context_window_exceeded", "refusa
 
 @dataclass(slots=True)  # not frozen: there is one a frame
 class ReadFrame:
-    """A frame beside its reading (None for a comment), and the block that it is a piece of."""
+    """A frame beside its reading (None for a comment), and its block, until that holds the frame."""
 
     frame: Frame
     wire: dict[str, Any] | None

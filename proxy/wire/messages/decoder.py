@@ -82,10 +82,12 @@ class StreamDecoder:
         named = read.wire is None or frame.event == str(read.wire.get("type")).encode(errors="replace")
         # Clients may drop an event that has no name, or no blank line after it.
         self._reading.canonical = self._reading.canonical and named and frame.is_ended
-        if read.block is not None:
-            if not read.block.frames and read.block not in self._items:
-                self._items.append(read.block)
-            read.block.frames.append(read)
+        if (block := read.block) is not None:
+            if not block.frames and block not in self._items:
+                self._items.append(block)
+            # It has the frame now. Both holding one another would wait for the garbage collector.
+            read.block = None
+            block.frames.append(read)
         elif read.wire is None or read.wire.get("type") not in _ORDERED:
             self._items.append(read)
 

@@ -81,14 +81,17 @@ class StreamEncoder:
     def passage(self, passage: Passage) -> bytes:
         return b"".join(map(self._write, passage.frames))
 
-    def _write(self, read: ReadFrame) -> bytes:
-        """One frame as the client gets it: its own bytes wherever they can stand."""
+    def _write(self, read: ReadFrame, block: Block | None = None) -> bytes:
+        """One frame as the client gets it: its own bytes wherever they can stand.
+
+        ``block``: the one that it was held with.
+        """
         wire = read.wire
         if wire is None:
             return read.frame.raw
         if wire.get("type") == "message_start":
             return self._start(read, wire)
-        block = read.block
+        block = block or read.block
         if block is None:
             return read.frame.raw
         if wire["type"] == "content_block_start":
@@ -153,7 +156,8 @@ class StreamEncoder:
             yield from whole_block(self._next, block.content())
             self._next += 1
             return
-        yield from map(self._write, block.frames)
+        for read in block.frames:
+            yield self._write(read, block)
         if block.is_open and (index := self._index.get(block)) is not None:
             self._open = None
             yield stop_block(index)
