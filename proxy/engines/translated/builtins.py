@@ -167,20 +167,15 @@ def _get(state: State, value: Any, key: Any, default: Any) -> Any:
     return value
 
 
-def _any_prefix_match(state: State, texts: Any, prefixes: Any) -> bool:
-    spend_on(state, texts)
-    spend_on(state, prefixes)
-    whole = _texts([texts] if type(texts) is str else texts)
-    begins = tuple(_texts([prefixes] if type(prefixes) is str else prefixes))
-    return any(text.startswith(begins) for text in whole)
+def _any_match(matches: Callable[[str, tuple[str, ...]], bool]) -> Builtin:
+    def check(state: State, texts: Any, parts: Any) -> bool:
+        spend_on(state, texts)
+        spend_on(state, parts)
+        whole = _texts([texts] if type(texts) is str else texts)
+        known = tuple(_texts([parts] if type(parts) is str else parts))
+        return any(matches(text, known) for text in whole)
 
-
-def _any_suffix_match(state: State, texts: Any, suffixes: Any) -> bool:
-    spend_on(state, texts)
-    spend_on(state, suffixes)
-    whole = _texts([texts] if type(texts) is str else texts)
-    ends = tuple(_texts([suffixes] if type(suffixes) is str else suffixes))
-    return any(text.endswith(ends) for text in whole)
+    return check
 
 
 def _sprintf(state: State, form: Any, given: Any) -> str:
@@ -263,8 +258,8 @@ BUILTINS: Mapping[str, tuple[int, Builtin]] = {
     "split": (2, _split),
     "sprintf": (2, _sprintf),
     "startswith": (2, _startswith),
-    "strings.any_prefix_match": (2, _any_prefix_match),
-    "strings.any_suffix_match": (2, _any_suffix_match),
+    "strings.any_prefix_match": (2, _any_match(str.startswith)),
+    "strings.any_suffix_match": (2, _any_match(str.endswith)),
     "substring": (3, _substring),
     "sum": (1, _sum),
     "union": (1, _union),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -262,7 +263,7 @@ class _Program:
         return name, f"{text}\n {end.after}"
 
 
-class _Ending:
+class _Ending(ABC):
     """What a body does where all of its statements hold."""
 
     fails = "return UNDEFINED"
@@ -273,8 +274,9 @@ class _Ending:
         self._frame, self._definition, self._body = frame, definition, body
         self.before: list[str] = []
 
+    @abstractmethod
     def write(self) -> None:
-        raise NotImplementedError
+        """Write it; raises ``Untranslatable``."""
 
 
 class _Returning(_Ending):
