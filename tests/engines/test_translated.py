@@ -54,6 +54,10 @@ gone := 1 if data.known.never
 
 gone := 2 if input.n == 2
 
+both := 1 if input.n == 1
+
+both := 2 if input.t
+
 chained := 1 if {
 	input.n == 1
 } else := 2 if {
@@ -255,6 +259,8 @@ picked == "first"
 picked == "second"
 chained == 1
 absent == {2}
+both == 1
+both == 2
 gone == 2
 not gone
 chained == 2
@@ -589,7 +595,7 @@ HOSTILE = {
     "sorting again and again": "count([y | some a in input.xs; y := sort(input.xs)]) > 0",
     "replacing": 'count(replace(input.long, "a", input.long)) > 0',
 }
-CALLING = "f0(xs) := count(xs)\n" + "\n".join(
+CALLING = "f0(xs) := 1\n" + "\n".join(
     f"f{n + 1}(xs) := x if {{ x := " + " + ".join(f"f{n}(xs)" for _ in range(9)) + " }" for n in range(9)
 )
 
