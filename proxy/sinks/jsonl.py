@@ -47,7 +47,12 @@ class JsonlSink:
         self._refusal: str | None = "the audit log is not open"
         self._gate = Lock()
         """Held where a record is taken and where ``_refusal`` changes: none is taken after the last drain."""
-        self._wake, self._hurry, self._closing, self._give_up = Event(), Event(), Event(), Event()
+        self._closing, self._give_up = Event(), Event()
+        self._nudge = Lock()
+        """Released to wake the thread, which waits by taking it: an ``Event`` would take the interpreter from
+        the event loop several times for one batch, and each time is a fight for it."""
+        self._nudge.acquire()
+        self._is_idle = False
         self._complete = True
         self._thread: Thread | None = None
 
@@ -90,21 +95,18 @@ class JsonlSink:
             if len(queue) >= self._max_queue:
                 raise Unavailable("the audit log's queue is full: the disk does not keep up")
             queue.append(record)
-        if len(queue) == self._hurry_at:
-            self._hurry.set()
-        if not self._wake.is_set():
-            self._wake.set()
+            if self._is_idle or len(queue) == self._hurry_at:
+                self._wake()
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Take no more, write what is held, within ``timeout_s``; False where records were lost."""
         with self._gate:
             self._refusal = "the audit log is closed"
             self._closing.set()
+            self._wake()
         thread, self._thread = self._thread, None
         if thread is None:
             return self._complete
-        self._wake.set()
-        self._hurry.set()
         thread.join(timeout_s)
         self._give_up.set()
         thread.join(_FIRST_PAUSE_S * 10)
@@ -115,20 +117,33 @@ class JsonlSink:
         self._segments.close()
         return self._complete
 
+    def _wake(self) -> None:
+        """Let the thread go on; with the gate held."""
+        self._is_idle = False
+        if self._nudge.locked():
+            self._nudge.release()
+
     def _run(self) -> None:
         try:
             closing = False
             while not closing:
-                self._wake.wait()
-                self._hurry.wait(self._flush_interval_s)  # let records gather into one write
-                self._wake.clear()
-                self._hurry.clear()
+                self._wait()
                 closing = self._closing.is_set()  # read before the last drain: nothing is taken after it
                 self._drain()
         except Exception:
             self._complete = False
             self._refuse("the audit log's writer broke")
             log.exception("the audit log's writer broke: nothing is taken until a restart")
+
+    def _wait(self) -> None:
+        """Wait for a record, and let more gather into one write."""
+        with self._gate:
+            self._is_idle = not self._queue and not self._closing.is_set()
+            idle = self._is_idle
+        if idle:
+            self._nudge.acquire()
+        if len(self._queue) < self._hurry_at and not self._closing.is_set():
+            self._nudge.acquire(timeout=self._flush_interval_s)
 
     def _drain(self) -> None:
         while self._queue:

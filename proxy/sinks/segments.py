@@ -21,6 +21,8 @@ class Segments:
         self._fsync = fsync
         self._lock = self._fd = -1
         self._number = self._size = 0
+        self._file: os.stat_result | None = None
+        """Which file it is that is written."""
         self._unclean = False
         self.torn: Path | None = None
         """Where ``open`` set aside what a crash had left behind the last whole line."""
@@ -61,8 +63,8 @@ class Segments:
         link, end = last_link(newest)
         self._number = segment_number(newest) or 0
         self._fd = os.open(newest, _APPEND)
-        self._size = end
-        if os.fstat(self._fd).st_size > end:
+        self._size, self._file = end, os.fstat(self._fd)
+        if self._file.st_size > end:
             self._set_aside(newest, end)
         return link or self._last_of(files[:-1])
 
@@ -122,7 +124,7 @@ class Segments:
             named = os.stat(self._directory / segment_name(self._number), follow_symlinks=False)
         except FileNotFoundError:
             return False
-        return os.path.samestat(named, os.fstat(self._fd))
+        return self._file is not None and os.path.samestat(named, self._file)
 
     def _open_next(self) -> None:
         taken = [segment_number(path) or 0 for path in segments(self._directory)]
@@ -130,7 +132,7 @@ class Segments:
         fd = os.open(self._directory / segment_name(number), _APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         if self._fd >= 0:
             os.close(self._fd)
-        self._fd, self._number, self._size = fd, number, 0
+        self._fd, self._number, self._size, self._file = fd, number, 0, os.fstat(fd)
         if self._fsync:
             self._sync_directory()
 

@@ -17,6 +17,8 @@ log = logging.getLogger("callgate.policies")
 
 # A mounted ConfigMap changes by several renames at once; an editor writes more than once.
 _SETTLE_MS = 200
+# Each look takes the interpreter from the event loop.
+_LOOK_EVERY_MS = 200
 
 
 Note = Callable[[str, str, Sequence[str]], None]
@@ -132,7 +134,7 @@ class PolicyWatcher:
             return
         # No filter: the ``..data`` link of a mounted ConfigMap is what changes when its files do.
         async for _ in awatch(
-            *self._watched, watch_filter=None, debounce=self._settle_ms, stop_event=stop, step=50
+            *self._watched, watch_filter=None, debounce=self._settle_ms, stop_event=stop, step=_LOOK_EVERY_MS
         ):
             await self.reload()
 

@@ -15,6 +15,8 @@ from proxy.engines.trial.candidate import DRAIN_S, Candidate
 log = logging.getLogger("callgate.policies")
 
 _SETTLE_MS = 200
+# Each look takes the interpreter from the event loop.
+_LOOK_EVERY_MS = 200
 _LOOK_AGAIN_S = 2.0
 
 
@@ -103,6 +105,6 @@ class CandidateFollower:
                 continue
             # No filter: the ``..data`` link of a mounted ConfigMap is what changes when its files do.
             async for _ in awatch(
-                *folders, watch_filter=None, debounce=self._settle_ms, stop_event=stop, step=50
+                *folders, watch_filter=None, debounce=self._settle_ms, stop_event=stop, step=_LOOK_EVERY_MS
             ):
                 await self.reload()

@@ -16,6 +16,8 @@ log = logging.getLogger("callgate.identity")
 
 # A mounted Secret changes by several renames at once; an editor writes more than once.
 _SETTLE_MS = 200
+# Each look takes the interpreter from the event loop.
+_LOOK_EVERY_MS = 200
 # A link into another folder, or a network's file system, tells nobody that it changed: it is looked at.
 _LOOK_MS = 5000
 
@@ -46,7 +48,7 @@ class FileFollower:
             watch_filter=None,
             recursive=False,
             debounce=self._settle_ms,
-            step=50,
+            step=_LOOK_EVERY_MS,
             rust_timeout=self._look_ms,
             yield_on_timeout=True,
             stop_event=stop,
