@@ -37,6 +37,6 @@ def _is_plain(part: Any) -> bool:
 def _is_media(part: Any) -> bool:
     if not isinstance(part, dict):
         return False
-    source = part.get("source")
+    kind, source = part.get("type"), part.get("source")
     held_elsewhere = isinstance(source, dict) and source.get("type") in ("base64", "url", "file")
-    return part.get("type") in _MEDIA or held_elsewhere
+    return (isinstance(kind, str) and kind in _MEDIA) or held_elsewhere

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.model import Fault, ToolCall, dumps, loads_frame
-from proxy.wire.codec import MalformedTurn, as_dict
+from proxy.wire.codec import MalformedTurn, as_dict, as_list
 from proxy.wire.sse import Frame
 from proxy.wire.writing import is_whole, joined
 
@@ -22,6 +22,8 @@ _PASSIVE = frozenset(
 # What a client could act on in a block that nothing is known of.
 _ACTING = frozenset({"id", "name", "input", "arguments", "call", "tool"})
 _TEXTS = ("text", "text_delta")
+_TEXT_KINDS = ("text", "thinking")
+"""Blocks whose text stands in a member of their own name."""
 _APPENDED = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 # With these a turn may stand as the provider ended it, with calls or without.
 KEPT_REASONS = frozenset(
@@ -86,9 +88,10 @@ class Block:
             if not isinstance(piece, str):
                 raise MalformedTurn(f"a {kind} carries no text")
             if (pieces := self._pieces.get(key)) is None:
-                pieces = self._pieces[key] = []
+                pieces = self._begin_pieces(key)
             pieces.append(piece)
         elif kind == "citations_delta":
+            as_list(self.start.get("citations"), "citations")
             self._citations.append(delta.get("citation"))
         else:
             self._take_other(delta)
@@ -99,9 +102,16 @@ class Block:
             if name == "type":
                 continue
             if isinstance(value, str) and name != "signature":
-                self._pieces.setdefault(name, []).append(value)
+                (self._pieces.get(name) or self._begin_pieces(name)).append(value)
             else:
+                _check_text(self.start["type"], name, value)
                 self._fields[name] = value
+
+    def _begin_pieces(self, name: str) -> list[str]:
+        if not isinstance(self.start.get(name), str | None):
+            raise MalformedTurn("a block began with something else than the text that goes on in it")
+        pieces = self._pieces[name] = []
+        return pieces
 
     @property
     def fragments(self) -> Sequence[str]:
@@ -174,11 +184,18 @@ def begin(content: Any) -> Block:
     kind = start.get("type")
     if not isinstance(kind, str) or not kind:
         raise MalformedTurn("a content block has no type")
+    _check_text(kind, kind, start.get(kind))
     known = kind == CALL or kind in _PASSIVE or kind.endswith("_tool_result")
     acts = "tool_use" in kind or any(key.casefold() in _ACTING for key in start)
     if not known and acts:
         raise MalformedTurn(f"the type of a content block, {kind[:64]!r}, is not known")
     return Block(start)
+
+
+def _check_text(kind: str, name: str, value: Any) -> None:
+    """Raise ``MalformedTurn`` where this member of a block has to be its text, and is none."""
+    if name == kind and kind in _TEXT_KINDS and not isinstance(value, str | None):
+        raise MalformedTurn(f"the {kind} of a content block is not text")
 
 
 def given_id(message_id: str, position: int, block: Block) -> str:

@@ -85,7 +85,8 @@ def _find(message: Message, kept: Mapping[str, bytes]) -> dict[str, Any] | None:
 def _put_back(message: Message, kept: Mapping[str, Any]) -> tuple[list[Message], Message, list[Message]]:
     """The rounds before a message, the message itself made whole, and the results it is owed."""
     content = _without_said(blocks_of(message), kept["said"])
-    here = {block.get("id") for block in content if block.get("type") == CALL}
+    ids = (block.get("id") for block in content if block.get("type") == CALL)
+    here = {id for id in ids if isinstance(id, str)}
     missing: list[Message] = []
     for call in kept["calls"]:
         if call["id"] in here:

@@ -93,7 +93,8 @@ def _members(family: str, wire: Mapping[str, Any]) -> Iterator[str]:
 def hosted(body: Mapping[str, Any]) -> list[HostedTool]:
     """What the provider runs by itself: its own tools, remote servers by their URL, and skills."""
     found = [HostedTool("mcp", _server_label(server)) for server in body.get("mcp_servers") or ()]
-    named = {server.get("name") for server in body.get("mcp_servers") or ()}
+    # Not a set: these names may be anything that JSON can say.
+    named = [server.get("name") for server in body.get("mcp_servers") or ()]
     elsewhere = (*worked_out(body.get("tools") or (), _run_elsewhere), *_run_elsewhere(_all_added(body)))
     for kind, wire in elsewhere:
         if kind != "mcp_toolset":
@@ -132,7 +133,7 @@ def without(request: Request, functions: Collection[str], hosted: Collection[Hos
         "messages": [taken.message(message) for message in body["messages"]],
     }
     if taken.skills:
-        skills = [skill for skill in _skills(body) if skill.get("skill_id") not in taken.skills]
+        skills = [skill for skill in _skills(body) if str(skill.get("skill_id")) not in taken.skills]
         left["container"] = {**body["container"], "skills": skills}
     changes = {key: value for key, value in left.items() if value != (body.get(key) or [])}
     dropped = {key for key in changes if key in ("tools", "mcp_servers") and not changes[key]}
@@ -156,7 +157,7 @@ class _Taken:
         self._servers = {tool.label for tool in hosted if tool.type == "mcp"}
         self.skills = {tool.label for tool in hosted if tool.type == "skill"}
         taken = (server.get("name") for server in body.get("mcp_servers") or () if self.server(server))
-        self._names = {*taken, *self._servers}
+        self._names = [*taken, *self._servers]
 
     def check_choice(self, body: Mapping[str, Any]) -> None:
         """Raise ``BadRequest`` where ``tool_choice`` names a tool that is taken out."""
@@ -182,8 +183,12 @@ class _Taken:
         if (family := _TOOLSETS.get(kind)) is None:
             return tool
         off = [name for name in _members(family, tool) if name in self._functions]
-        configs = {**(tool.get("configs") or {}), **{n.partition(".")[2]: {"enabled": False} for n in off}}
-        return {**tool, "configs": configs} if off else tool
+        if not off:
+            return tool
+        configs = tool.get("configs") or {}
+        if not isinstance(configs, dict):
+            raise BadRequest("The configs of a tool must be an object.", "tools")
+        return {**tool, "configs": {**configs, **{n.partition(".")[2]: {"enabled": False} for n in off}}}
 
     def left(self, tools: Sequence[Json]) -> Sequence[Json]:
         """The tools that stay."""

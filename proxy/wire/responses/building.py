@@ -94,6 +94,8 @@ class Item:
             given = whole.get("id") or items.given_id(whole, answer_id, position)
             self.given, self.regular = {key: given}, False
             whole = self.item
+        if not is_unicode(items.call_id(whole)):
+            raise MalformedTurn("the id of a call is not valid Unicode")
         calls = items.read_calls(whole)
         if fault := self._fault():
             calls = [replace(calls[0], id=items.call_id(whole), arguments=None, fault=fault)]

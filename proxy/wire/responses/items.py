@@ -271,12 +271,16 @@ def text_of(value: Any) -> str:
     """The text in a message's content, or in a result."""
     if isinstance(value, str):
         return value
-    if isinstance(value, list):
-        return "\n".join(text for part in value if (text := text_of(part)))
-    if isinstance(value, dict):
-        said = (value.get(key) for key in ("text", "refusal", "stdout", "stderr"))
-        return "\n".join(text for text in said if isinstance(text, str) and text)
-    return ""
+    texts: list[Any] = []
+    rest = [value]
+    while rest:
+        if isinstance(part := rest.pop(), list):
+            rest += reversed(part)
+        elif isinstance(part, dict):
+            texts += [part.get(key) for key in ("text", "refusal", "stdout", "stderr")]
+        else:
+            texts.append(part)
+    return "\n".join([text for text in texts if isinstance(text, str) and text])
 
 
 def result_text(item: Mapping[str, Any]) -> str:
@@ -291,7 +295,8 @@ def is_failed(item: Mapping[str, Any]) -> bool:
     """Whether the application marked a result as a failure."""
     if item.get("type") == "shell_call_output":
         parts = item.get("output")
-        outcomes = [part.get("outcome") for part in parts or () if isinstance(part, dict)]
+        parts = parts if isinstance(parts, list) else []
+        outcomes = [part.get("outcome") for part in parts if isinstance(part, dict)]
         return any(isinstance(o, dict) and o.get("exit_code") != 0 for o in outcomes)
     refused = item.get("type") == "mcp_approval_response" and item.get("approve") is not True
     return refused or item.get("status") in ("failed", "incomplete")

@@ -183,7 +183,8 @@ class _Filter:
     ) -> None:
         self._functions, self._unwanted = functions, unwanted
         servers = (wire for wire in wires if kind_of(wire) == "mcp")
-        self._servers = {wire.get("server_label") for wire in servers if _is_among(wire, unwanted)}
+        # Not a set: a label may be anything that JSON can say.
+        self._servers = [wire.get("server_label") for wire in servers if _is_among(wire, unwanted)]
 
     def tools(self, wires: Sequence[Json], namespace: str = "") -> list[Json]:
         """The tools that stay; of a namespace, those of it that do."""
@@ -214,7 +215,7 @@ class _Filter:
         kind, name = kind_of(tool), tool.get("name")
         if kind in _FUNCTIONS:
             full = f"{tool['namespace']}.{name}" if tool.get("namespace") else name
-            return full in self._functions
+            return isinstance(full, str) and full in self._functions
         if kind == "mcp":
             return tool.get("server_label") in self._servers
         return _CLIENT_RUN.get(kind) in self._functions or HostedTool(kind) in self._unwanted

@@ -314,6 +314,26 @@ def test_a_choice_of_a_tool_that_is_taken_out_is_refused(name: str) -> None:
         CODEC.without_tools(given, ["get"], [HostedTool("web_search")])
 
 
+@pytest.mark.parametrize("name", [None, 7, ["s"], {"s": 1}])
+def test_names_of_servers_and_skills_that_are_no_text_are_the_providers_to_refuse(name: Any) -> None:
+    given = request(
+        tools=[GET, {"type": "mcp_toolset", "mcp_server_name": name}],
+        mcp_servers=[{"type": "url", "url": "https://s", "name": name}],
+        container={"skills": [{"type": "anthropic", "skill_id": name}]},
+    )
+    assert given.hosted == [HostedTool("mcp", "https://s"), HostedTool("skill", str(name))]
+    assert CODEC.without_tools(given, ["other"], []) is given
+    assert CODEC.without_tools(given, [], given.hosted).body["tools"] == [GET]
+
+
+def test_a_toolset_without_readable_configs_is_refused_where_one_of_its_tools_is_taken_out() -> None:
+    given = request(tools=[{"type": "computer_toolset_20260801", "configs": [1]}])
+    assert CODEC.without_tools(given, ["get"], []) is given
+    with pytest.raises(BadRequest) as refused:
+        CODEC.without_tools(given, ["computer.zoom"], [])
+    assert refused.value.message == "The configs of a tool must be an object."
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proxy.model import Failure, ToolResult, Turn, dumps, loads
 from proxy.wire.codec import BadRequest, Caps, MalformedTurn
-from tests.wire.responses.answers import CODEC, Json, events, played, read, written
+from tests.wire.responses.answers import CODEC, Json, body_of, events, items_events, played, read, written
 
 # fmt: off
 WORDS = st.sampled_from([
@@ -124,6 +124,14 @@ def test_any_request_has_a_reading_or_none(given_: list[Json], tools: list[Any],
     changed = CODEC.with_results(request, {result.key: "gone" for result in request.results})
     assert len(changed.results) == len(request.results)
     CODEC.forbid_tools(request, "Enough.")
+
+
+def test_an_id_that_is_not_unicode_is_none_to_hold_a_call_under() -> None:
+    call = {"type": "function_call", "id": "fc_1", "call_id": "\ud83d", "name": "go", "arguments": "{}"}
+    for data, stream in ((written(items_events(call)), True), (body_of(call), False)):
+        _, turn = read(data, stream)
+        assert isinstance(turn, MalformedTurn)
+        assert str(turn) == "the id of a call is not valid Unicode"
 
 
 # -- how much is held -----------------------------------------------------------------------------
