@@ -31,7 +31,7 @@ class Told(Fact):
     capture: str
     mask: tuple[str, ...]
 
-    def fields(self) -> dict[str, Any]:
+    def __call__(self) -> dict[str, Any]:
         """What the rest of the record does not say; what is empty is left out."""
         document, history = self.document, self.document["history"]
         told: dict[str, Any] = {"turn": document["conversation"]["turn"]}
