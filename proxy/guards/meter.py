@@ -62,22 +62,26 @@ class LimitsMeter:
         """Reserve; raises ``Refused``: 429 where a limit is reached, 403 for a model without a price, 503
         where the store fails."""
         usage = self._estimate(situation.request)
+        # No name holds what is raised: it would hold this frame, with the request, for the collector to find.
         try:
             uses = self._uses(situation, usage)
             return Reservation(usage, await self._windows.reserve(uses))
         except Exceeded as exc:
-            refused = _refusal(exc)
+            if self._enforce:
+                raise _refusal(exc) from exc
+            would_be = _refusal(exc).message
         except Unavailable as exc:
             log.error("a request's use could not be counted: %s", exc)
             if self._fail_open:
                 return Reservation(usage, ())
-            message = "What this request uses cannot be counted for now, so it is not sent."
-            refused = Refused(503, "limits_unavailable", message)
+            would_be = "What this request uses cannot be counted for now, so it is not sent."
+            if self._enforce:
+                raise Refused(503, "limits_unavailable", would_be) from exc
         except Refused as exc:
-            refused = exc
-        if self._enforce:
-            raise refused
-        log.info("would be refused (limits are in shadow mode): %s", refused.message)
+            if self._enforce:
+                raise
+            would_be = exc.message
+        log.info("would be refused (limits are in shadow mode): %s", would_be)
         return Reservation(usage, ())
 
     async def close(

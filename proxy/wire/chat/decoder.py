@@ -33,7 +33,8 @@ class StreamDecoder:
         self._held_bytes = self._bytes = 0
         self._repeated: Repeated | None = None
         self._lessons = 0
-        self._broken: MalformedTurn | None = None
+        self._broken: str | None = None
+        """In words: an exception that is kept would hold the frames that it went through, and they this."""
 
     def feed(self, chunk: bytes) -> Sequence[Event]:
         """What these bytes complete; a fault in them is raised by ``close``."""
@@ -43,7 +44,7 @@ class StreamDecoder:
         """The last events and the turn; raises ``MalformedTurn``, or ``IncompleteTurn`` for a cut answer."""
         events = () if self.done else self._take(self._sse.close())
         if self._broken is not None:
-            raise self._broken
+            raise MalformedTurn(self._broken)
         choices = self._reading.choices
         finished = choices and all(choice.finished for choice in choices.values())
         if not (self.done or finished):
@@ -72,7 +73,7 @@ class StreamDecoder:
         return (_passage(passing), *failure) if passing else failure
 
     def _break(self, exc: MalformedTurn) -> None:
-        self._broken, self.done = exc, True
+        self._broken, self.done = str(exc), True
 
     def _take_frame(self, frame: Frame) -> AnyFrame | Failure:
         self._bytes += len(frame.raw)

@@ -35,7 +35,8 @@ class StreamDecoder:
         self._raw_bytes = 0
         self._items: list[Block | ReadFrame] = []
         self._stopped = False
-        self._broken: MalformedTurn | None = None
+        self._broken: str | None = None
+        """In words: an exception that is kept would hold the frames that it went through, and they this."""
 
     def feed(self, chunk: bytes) -> Sequence[Event]:
         return () if self.done else self._take(self._sse.feed(chunk))
@@ -43,7 +44,7 @@ class StreamDecoder:
     def close(self) -> tuple[Sequence[Event], Turn]:
         events = () if self.done else self._take(self._sse.close())
         if self._broken is not None:
-            raise self._broken
+            raise MalformedTurn(self._broken)
         if not self._stopped and not any(isinstance(event, Failure) for event in events):
             raise IncompleteTurn("the answer ended before it was complete")
         return events, self._reading.turn(b"".join(self._raw), self._items, self._end or {}, None)
@@ -71,7 +72,7 @@ class StreamDecoder:
         return (_passage(passing), *events) if passing else events
 
     def _break(self, exc: MalformedTurn) -> None:
-        self._broken, self.done = exc, True
+        self._broken, self.done = str(exc), True
 
     def _hold(self, read: ReadFrame) -> None:
         frame = read.frame

@@ -153,7 +153,8 @@ class StreamDecoder:
         self._held_bytes = 0
         self._kept_bytes = 0
         self._ended = False
-        self._broken: MalformedTurn | None = None
+        self._broken: str | None = None
+        """In words: an exception that is kept would hold the frames that it went through, and they this."""
 
     def feed(self, chunk: bytes) -> Sequence[Event]:
         return () if self.done else self._take(self._sse.feed(chunk))
@@ -161,7 +162,7 @@ class StreamDecoder:
     def close(self) -> tuple[Sequence[Event], Turn]:
         events = () if self.done else self._take(self._sse.close())
         if self._broken is not None:
-            raise self._broken
+            raise MalformedTurn(self._broken)
         if not self._ended:
             raise IncompleteTurn("the answer ended before it was complete")
         return events, self._reading.turn(self._held, None)
@@ -186,9 +187,9 @@ class StreamDecoder:
                 else:
                     passing.append(read)
             except MalformedTurn as exc:
-                self._broken, self.done = exc, True
+                self._broken, self.done = str(exc), True
         if self._sse.too_large and not self.done:
-            self._broken, self.done = MalformedTurn("an event is larger than limits.max_event_bytes"), True
+            self._broken, self.done = "an event is larger than limits.max_event_bytes", True
         return (_passage(passing), *failed) if passing else failed
 
     def _hold(self, read: ReadFrame) -> None:
