@@ -174,7 +174,8 @@ def test_space_and_order_of_data_are_not_signed_and_values_are(
     value = json.loads(files["/data.json"], parse_float=lambda text: text, parse_int=lambda text: text)
     assert value["odd"]["z"] == "1.0"
     spaced = files["/data.json"].replace(b",", b" ,\n ")
-    loaded(packed(files | {"/data.json": spaced}), verifying(keys))
+    found = loaded(packed(files | {"/data.json": spaced}), verifying(keys))
+    assert json.loads(found.data_json)["odd"]["z"] == 1.0
     other = files["/data.json"].replace(b'"z":1.0', b'"z":1.00')
     assert "'data.json' is not what was signed" in fault_of(
         packed(files | {"/data.json": other}), verifying(keys)
@@ -185,7 +186,7 @@ def test_a_key_may_have_a_name(build: Callable[..., bytes], keys: Keys) -> None:
     content = build(str(keys["RS256"][0]), "RS256", "--verification-key-id=ours")
     ours = VerificationKey.of("ours", "RS256", keys["RS256"][1].read_text())
     stranger = VerificationKey.of("theirs", "RS256", keys["stranger"][1].read_text())
-    loaded(content, Verification((stranger, ours)))
+    assert loaded(content, Verification((stranger, ours))).labels == (("b", "r1"),)
     assert "a key named 'ours'; the keys here are 'theirs'" in fault_of(content, Verification((stranger,)))
 
 
@@ -196,7 +197,7 @@ def test_a_certificate_is_a_key(build: Callable[..., bytes], keys: Keys) -> None
     certificate = x509.CertificateBuilder(name, name, private.public_key(), 1, begin, begin + timedelta(1))
     pem = certificate.sign(private, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
     key = VerificationKey.of("default", "RS256", pem)
-    loaded(build(str(keys["RS256"][0]), "RS256"), Verification((key,)))
+    assert loaded(build(str(keys["RS256"][0]), "RS256"), Verification((key,))).labels == (("b", "r1"),)
 
 
 # -- what was changed since, or by others --------------------------------------------------------
@@ -280,7 +281,7 @@ def test_an_unsigned_bundle_is_refused_where_verification_is_asked_for(
     build: Callable[..., bytes], keys: Keys
 ) -> None:
     content = build("", "")
-    loaded(content, None)
+    assert loaded(content, None).labels == (("b", "r1"),)
     assert fault_of(content, verifying(keys)) == "b: it is not signed: there is no .signatures.json in it"
 
 
@@ -333,7 +334,7 @@ def test_a_signature_that_names_no_key_is_tried_with_the_only_one(keys: Keys) ->
     listed = [{"name": "a.rego", "hash": hashlib.sha256(files["a.rego"]).hexdigest(), "algorithm": "SHA-256"}]
     token = jwt.encode({"files": listed}, keys["RS256"][0].read_text(), "RS256")
     content = packed({**files, ".signatures.json": json.dumps({"signatures": [token]})})
-    loaded(content, verifying(keys, id="ours"))
+    assert len(loaded(content, verifying(keys, id="ours")).modules) == 1
     (key,) = verifying(keys, id="ours").keys
     stranger = VerificationKey.of("other", "RS256", keys["stranger"][1].read_text())
     assert "named 'None'" in fault_of(content, Verification((key, stranger)))
@@ -372,7 +373,7 @@ def test_what_a_signature_has_to_say(
 ) -> None:
     content = signed(keys, {"a.rego": ALLOW.encode()}, **payload)
     if fault is None:
-        loaded(content, verifying(keys, scope=scope))
+        assert len(loaded(content, verifying(keys, scope=scope)).modules) == 1
     else:
         assert fault in fault_of(content, verifying(keys, scope=scope))
 

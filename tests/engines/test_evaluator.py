@@ -179,19 +179,24 @@ async def test_it_steps_back_behind_others() -> None:
     await evaluator.start(PolicySet.of({"call.rego": OBEDIENT}))
     assert evaluator.pid is not None
     try:
-        assert os.getpriority(os.PRIO_PROCESS, evaluator.pid) == os.getpriority(os.PRIO_PROCESS, 0) + 7
+        behind = min(os.getpriority(os.PRIO_PROCESS, 0) + 7, 19)
+        assert os.getpriority(os.PRIO_PROCESS, evaluator.pid) == behind
         assert Path(f"/proc/{evaluator.pid}/oom_score_adj").read_text() == "1000\n"
     finally:
         await evaluator.close()
 
 
 def test_a_sandbox_that_forbids_to_step_back_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[object] = []
+
     def forbidden(*given: object) -> None:
+        tried.append(given[-1])
         raise PermissionError
 
     monkeypatch.setattr(os, "nice", forbidden)
     monkeypatch.setattr(Path, "write_text", forbidden)
     evaluation._step_back(10)
+    assert tried == [10, "1000"]
 
 
 @pytest.mark.parametrize(("hard", "set_to"), [(-1, 4096), (8192, 4096), (1024, 1024)])

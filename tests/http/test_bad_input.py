@@ -76,15 +76,15 @@ async def test_a_body_without_a_reading(serve: Serve, case: str) -> None:
     body, status, code, part = BODIES[case]
     callgate = await serve({"text": "Fine."})
     answer = await post(callgate.port, body)
-    _refused(answer, status, code, part)
+    _check_refused(answer, status, code, part)
     assert callgate.provider.requests == []
-    await _serves(callgate)
+    await _check_serves(callgate)
     records = await callgate.records("exchange")
     assert [record["outcome"] for record in records] == ["refused", "answered"]
     assert records[0]["trace_id"] == answer.headers["x-callgate-trace-id"]
 
 
-def _refused(answer: RawAnswer, status: int, code: str, part: str = "") -> None:
+def _check_refused(answer: RawAnswer, status: int, code: str, part: str = "") -> None:
     assert (answer.status, answer.error["code"]) == (status, code)
     assert answer.error.keys() == {"message", "type", "param", "code"}
     assert part in answer.error["message"]
@@ -93,7 +93,7 @@ def _refused(answer: RawAnswer, status: int, code: str, part: str = "") -> None:
     assert answer.headers["content-type"].startswith("application/json")
 
 
-async def _serves(callgate: Callgate) -> None:
+async def _check_serves(callgate: Callgate) -> None:
     assert (await post(callgate.port, ask())).status == 200
 
 
@@ -131,9 +131,9 @@ async def test_an_encoded_body(serve: Serve, case: str) -> None:
         assert request.raw == BODY
         assert "content-encoding" not in request.headers
     else:
-        _refused(answer, status, code)
+        _check_refused(answer, status, code)
         assert callgate.provider.requests == []
-        await _serves(callgate)
+        await _check_serves(callgate)
 
 
 def test_a_bomb_is_not_unpacked() -> None:
@@ -171,10 +171,10 @@ LIMIT = {"max_request_bytes": 4096}
 )
 async def test_a_request_that_is_too_large(serve: Serve, request_bytes: bytes) -> None:
     callgate = await serve({"text": "Fine."}, limits=LIMIT)
-    _refused(
+    _check_refused(
         RawAnswer(await talk(callgate.port, request_bytes)), 413, "request_too_large", "limits.max_request"
     )
-    await _serves(callgate)
+    await _check_serves(callgate)
 
 
 async def test_a_chunked_request_within_the_bound(serve: Serve) -> None:
@@ -211,14 +211,14 @@ async def test_a_body_larger_than_what_is_read_ahead_arrives_whole(serve: Serve,
 async def test_a_body_that_does_not_come(serve: Serve) -> None:
     callgate = await serve({"text": "Fine."}, limits={"body_timeout_s": 0.1})
     request = http("POST", POST, BODY)
-    _refused(RawAnswer(await talk(callgate.port, request[:-5])), 408, "request_timeout")
-    await _serves(callgate)
+    _check_refused(RawAnswer(await talk(callgate.port, request[:-5])), 408, "request_timeout")
+    await _check_serves(callgate)
 
 
 async def test_a_head_that_does_not_come(serve: Serve) -> None:
     callgate = await serve({"text": "Fine."}, limits={"idle_connection_s": 0.1})
     assert await talk(callgate.port, http("POST", POST, BODY)[:60]) == b""
-    await _serves(callgate)
+    await _check_serves(callgate)
 
 
 async def test_a_client_that_asks_first_is_told_to_go_on(serve: Serve) -> None:
@@ -234,7 +234,7 @@ async def test_a_client_that_asks_first_is_refused_before_it_sends(serve: Serve)
     callgate = await serve({"text": "Fine."}, limits=LIMIT)
     request = http("POST", POST, b"x" * 9999, ("Expect: 100-continue",))
     raw = await talk(callgate.port, request[:-9999])
-    _refused(RawAnswer(raw), 413, "request_too_large")
+    _check_refused(RawAnswer(raw), 413, "request_too_large")
 
 
 # -- what is no HTTP, or two requests at once
@@ -289,10 +289,10 @@ GARBAGE: dict[str, bytes] = {
 async def test_what_is_no_http_is_refused_once_and_the_connection_closed(serve: Serve, case: str) -> None:
     callgate = await serve({"text": "Fine."})
     raw = await talk(callgate.port, GARBAGE[case])
-    _refused(RawAnswer(raw), 400, "bad_http")
+    _check_refused(RawAnswer(raw), 400, "bad_http")
     assert raw.count(b"HTTP/1.") == 1, "what follows is not read as a request of its own"
     assert callgate.provider.requests == []
-    await _serves(callgate)
+    await _check_serves(callgate)
 
 
 @pytest.mark.parametrize(
@@ -353,9 +353,9 @@ async def test_nobody_is_served_who_is_not_known(tmp_path: Path, serve: Serve) -
     keys.write_text(f"{hashlib.sha256(b'cg-secret').hexdigest()}: {{id: ada, roles: [admin]}}\n")
     callgate = await serve({"text": "Fine."}, identity=[{"kind": "api_keys", "path": str(keys)}])
     for headers in ((), ("Authorization: Bearer cg-wrong",), ("Authorization: Basic YTpi",)):
-        _refused(await post(callgate.port, BODY, *headers), 401, "unidentified", "API key")
+        _check_refused(await post(callgate.port, BODY, *headers), 401, "unidentified", "API key")
     twice = ("Authorization: Bearer cg-secret", "Authorization: Bearer other")
-    _refused(await post(callgate.port, BODY, *twice), 400, "unidentified", "twice")
+    _check_refused(await post(callgate.port, BODY, *twice), 400, "unidentified", "twice")
     assert callgate.provider.requests == []
     assert (await post(callgate.port, BODY, "Authorization: Bearer cg-secret")).status == 200
     (record,) = await callgate.records("exchange")

@@ -162,6 +162,7 @@ async def test_the_link_swap_of_a_mounted_secret_is_followed(tmp_path: Path) -> 
         await until(
             lambda: mount("..2026_02", line("k2", "id: a")), lambda: known(keys, "k1", "k2") == [False, True]
         )
+        assert known(keys, "k1", "k2") == [False, True]
 
 
 async def test_a_file_that_tells_nobody_is_looked_at(tmp_path: Path) -> None:
@@ -174,6 +175,7 @@ async def test_a_file_that_tells_nobody_is_looked_at(tmp_path: Path) -> None:
     async with following(path, look_ms=20) as (keys, _):
         real.write_text(line("k2", "id: a"))
         await until(lambda: None, lambda: known(keys, "k1", "k2") == [False, True])
+        assert known(keys, "k1", "k2") == [False, True]
 
 
 async def test_what_was_written_before_it_is_followed_is_not_missed(path: Path) -> None:

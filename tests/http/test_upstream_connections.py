@@ -126,6 +126,7 @@ async def test_a_connection_that_ends_while_it_is_kept_is_forgotten() -> None:
         async with asyncio.timeout(5):
             while upstream.kept_connections:
                 await asyncio.sleep(0)
+        assert upstream.kept_connections == 0
 
 
 async def test_a_connection_that_nobody_uses_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ async def opened(url: str, prefix: str = "callgate:") -> AsyncIterator[RedisStor
         await store.close()
 
 
-async def works(store: RedisStore) -> None:
+async def check_works(store: RedisStore) -> None:
     assert await store.put("k", b"v", 60)
     assert await store.get_many(["k", "l", "m"]) == [b"v", None, None]
     assert await store.count("n", 1.5, 60) >= 1.5
@@ -85,7 +85,7 @@ def tls_port(certificate: tuple[Path, Path]) -> Iterator[int]:
 
 async def test_tls_with_a_certificate_that_is_trusted(tls_port: int, certificate: tuple[Path, Path]) -> None:
     async with opened(f"rediss://127.0.0.1:{tls_port}/0?ssl_ca_certs={certificate[0]}") as store:
-        await works(store)
+        await check_works(store)
 
 
 @pytest.mark.parametrize("form", ["rediss://{0}:{1}", "rediss://localhost:{1}?ssl_ca_certs={2}"])
@@ -140,7 +140,7 @@ def plain() -> Iterator[Server]:
 
 
 async def everything(store: RedisStore) -> None:
-    await works(store)
+    await check_works(store)
     await store.ping()
     await store._ask(lambda redis: redis.client.get("callgate:k"))
     await store._ask(lambda redis: redis.client.info("memory"))
@@ -222,7 +222,7 @@ async def test_after_a_failover_the_new_master_is_asked(watched: tuple[Server, S
     master, replica, sentinel = watched
     gone = servers.free_port()
     async with opened(f"redis+sentinel://127.0.0.1:{gone},127.0.0.1:{sentinel.port}/main") as store:
-        await works(store)
+        await check_works(store)
         await store.put("kept", b"v", 600)
         with replica.client() as client:
             servers.until(lambda: client.exists("callgate:kept") == 1)
@@ -245,7 +245,7 @@ async def test_a_sentinel_that_hangs_leaves_time_for_the_next(watched: tuple[Ser
         hangs.listen()
         nodes = f"127.0.0.1:{hangs.getsockname()[1]},127.0.0.1:{watched[2].port}"
         async with opened(f"redis+sentinel://{nodes}/main") as store:
-            await works(store)
+            await check_works(store)
 
 
 async def test_a_master_that_sentinel_does_not_know_is_unavailable(
@@ -264,7 +264,7 @@ async def test_a_cluster_spreads_keys_and_is_found_through_any_node() -> None:
         names = [f"k{n}" for n in range(50)]
         gone = servers.free_port()
         async with opened(f"redis+cluster://127.0.0.1:{gone},127.0.0.1:{two.port}") as store:
-            await works(store)
+            await check_works(store)
             await store.put_many({name: name.encode() for name in names}, 60)
             assert await store.get_many(names) == [name.encode() for name in names]
             assert sorted(await store.keys("k")) == sorted(names)
