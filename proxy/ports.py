@@ -20,6 +20,11 @@ class UpstreamFailed(Exception):
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
 
+    def anew(self) -> UpstreamFailed:
+        """The same failure, to be raised where this one is kept: kept and raised, it would hold every frame
+        that it went through, with the request, until the garbage collector comes."""
+        return UpstreamFailed(self.status, self.code, self.message)
+
 
 class Unavailable(Exception):
     """A port could not do its work (the policy engine, the store, a sink). Callers fail closed."""

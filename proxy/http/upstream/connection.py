@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
         """Wait for the head of the answer; raises ``UpstreamFailed``."""
         while answer.head is None:
             if answer.fault is not None:
-                raise answer.fault
+                raise answer.fault.anew()
             self._waiter = self._loop.create_future()
             await self._waiter
         self._stop_timer()

@@ -63,7 +63,7 @@ class _Chunks:
             if answer.ended:
                 raise StopAsyncIteration
             if answer.fault is not None:
-                raise answer.fault
+                raise answer.fault.anew()
             await self._connection.more()
         chunk = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
