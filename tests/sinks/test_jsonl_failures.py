@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,32 +25,25 @@ from proxy.sinks.segments import Segments
 ROOT = Path(__file__).parents[2]
 
 
-class SmallDisk:
-    """A limit of the kernel's own on how long a file may get: short writes first, then errors."""
+@contextmanager
+def small_disk(size: int) -> Iterator[None]:
+    """A limit of the kernel's own on how long a file may get: short writes first, then errors.
 
-    def __init__(self) -> None:
-        self._soft, self._hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def holds(self, size: int) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, self._hard))
-
-    def grow(self) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self._soft, self._hard))
-
-
-@pytest.fixture
-def disk() -> Iterator[SmallDisk]:
-    disk = SmallDisk()
-    yield disk
-    disk.grow()
+    It holds for the whole process, and pytest's own output may go to a file: tests take it back themselves.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_refuses_then_recovers_with_every_record_in_order(
-    tmp_path, decision, disk, wait_until, caplog
+    tmp_path, decision, wait_until, caplog
 ) -> None:
     sink = JsonlSink(tmp_path, flush_interval_s=0)
     sink.start()
-    disk.holds(3000)
     taken = 0
 
     def take() -> bool:
@@ -58,10 +52,11 @@ def test_a_full_disk_refuses_then_recovers_with_every_record_in_order(
         taken += 1
         return False
 
-    with pytest.raises(Unavailable, match=f"cannot be written: .*{os.strerror(errno.EFBIG)}"):
-        wait_until(take)
-    assert not sink.healthy
-    disk.grow()
+    refused = pytest.raises(Unavailable, match=f"cannot be written: .*{os.strerror(errno.EFBIG)}")
+    with small_disk(3000):
+        with refused:
+            wait_until(take)
+        assert not sink.healthy
     wait_until(lambda: sink.healthy)
     sink.write(decision(decision_id=str(taken)))
     assert sink.close()
@@ -71,18 +66,19 @@ def test_a_full_disk_refuses_then_recovers_with_every_record_in_order(
 
 
 def test_closing_on_a_full_disk_is_bounded_and_says_what_is_lost(
-    tmp_path, decision, disk, wait_until, caplog
+    tmp_path, decision, wait_until, caplog
 ) -> None:
     sink = JsonlSink(tmp_path, flush_interval_s=0)
     sink.start()
-    disk.holds(10)
-    for _ in range(5):
-        try:
-            sink.write(decision())
-        except Unavailable:
-            break
-    wait_until(lambda: not sink.healthy)
-    assert sink.close(timeout_s=0.05) is False
+    with small_disk(10):
+        for _ in range(5):
+            try:
+                sink.write(decision())
+            except Unavailable:
+                break
+        wait_until(lambda: not sink.healthy)
+        closed = sink.close(timeout_s=0.05)
+    assert closed is False
     assert "records are lost" in caplog.text
 
 
