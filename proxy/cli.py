@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-from rich.logging import RichHandler
 
 from proxy import __version__
 from proxy.commands import audit, checking, keys, policy, schema
 from proxy.commands.checking import built_from
-from proxy.commands.terminal import ConfigFile, err, out, refuse, run
+from proxy.commands.logs import log_to_stderr
+from proxy.commands.terminal import ConfigFile, out, refuse, run
 from proxy.config import ConfigFault
 from proxy.ports import Unavailable
 from proxy.workers import Supervisor, serve_one
+
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"],
+    typer.Option(case_sensitive=False, help="How much the log says."),
+]
 
 app = typer.Typer(
     name="callgate",
@@ -56,30 +61,27 @@ def _root(
 
 
 @app.command()
-def serve(
-    config: ConfigFile = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
-) -> None:
+def serve(config: ConfigFile = None, log_level: LogLevel = "info") -> None:
     """Serve until SIGTERM or Ctrl-C; open streams are given limits.drain_s seconds to end."""
-    _log(log_level)
+    log_to_stderr(log_level)
     built = built_from(config)
     settings = built.settings
     serving = built.run() if settings.workers == 1 else Supervisor(settings, log_level).run()
     del built  # which workers build for themselves
     try:
         run(serving)
-    except ConfigFault as exc:
-        refuse("Callgate cannot start", exc.faults)
+    except (ConfigFault, Unavailable) as exc:
+        refuse("Callgate cannot start", _faults(exc))
 
 
 @app.command(hidden=True)
-def worker(number: int, log_level: str = "info") -> None:
+def worker(number: int, log_level: LogLevel = "info") -> None:
     """One of the processes that `serve` starts with `workers: N`; standard input says what to serve."""
-    _log(log_level, f"[{number}] ")
+    log_to_stderr(log_level, f"[{number}] ")
     try:
         run(serve_one())
     except (ConfigFault, Unavailable) as exc:
-        refuse(f"Worker {number} cannot start", exc.faults if isinstance(exc, ConfigFault) else [exc])
+        refuse(f"Worker {number} cannot start", _faults(exc))
 
 
 @app.command()
@@ -91,11 +93,14 @@ def demo(
         from proxy.demo import run_demo
     except ModuleNotFoundError as exc:
         refuse("The demo needs the official openai client", [f"{exc.name}: pip install 'callgate[demo]'"])
-    _log("error")
-    if not run(run_demo(out, keep)):
+    log_to_stderr("error")
+    try:
+        held = run(run_demo(out, keep))
+    except (ConfigFault, Unavailable) as exc:
+        refuse("The demo cannot start", _faults(exc))
+    if not held:
         raise typer.Exit(1)
 
 
-def _log(level: str, prefix: str = "") -> None:
-    handler = RichHandler(console=err, show_path=False, rich_tracebacks=False, log_time_format="[%X]")
-    logging.basicConfig(level=level.upper(), format=f"{prefix}%(message)s", handlers=[handler])
+def _faults(exc: ConfigFault | Unavailable) -> Sequence[object]:
+    return exc.faults if isinstance(exc, ConfigFault) else [exc]
