@@ -104,6 +104,14 @@ async def client_of(provider: Provider | str, **options: Any) -> AsyncIterator[H
         gc.collect()
 
 
+@asynccontextmanager
+async def paired(serve: Serve | bytes, **options: Any) -> AsyncIterator[tuple[Provider, HttpUpstream]]:
+    """A provider that does what ``serve`` says, or gives this answer to each request; and its client."""
+    doing = playing(serve) if isinstance(serve, bytes) else serve
+    async with Provider(doing) as provider, client_of(provider, **options) as upstream:
+        yield provider, upstream
+
+
 async def body_of(reply: HttpReply) -> bytes:
     return b"".join([chunk async for chunk in reply.chunks()])
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.http.providing import HELLO, OK, Provider, Reader, Writer, client_of, fails, get, playing
+from tests.http.providing import HELLO, OK, Provider, Reader, Writer, client_of, fails, get, paired, playing
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ async def test_a_name_that_can_be_none() -> None:
 
 
 async def test_a_connection_that_comes_too_late_is_not_left_open() -> None:
-    async with Provider(playing(HELLO)) as provider, client_of(provider) as upstream:
+    async with paired(HELLO) as (provider, upstream):
         asking = asyncio.ensure_future(fails(upstream))
         await asyncio.sleep(0)
         await upstream.close()

@@ -18,9 +18,9 @@ from tests.http.providing import (
     Reader,
     Writer,
     body_of,
-    client_of,
     fails,
     get,
+    paired,
     playing,
 )
 
@@ -45,7 +45,7 @@ LEFT = {
 
 @pytest.mark.parametrize("case", KEPT | LEFT)
 async def test_a_connection_serves_again_or_is_left(case: str) -> None:
-    async with Provider(playing((KEPT | LEFT)[case])) as provider, client_of(provider) as upstream:
+    async with paired((KEPT | LEFT)[case]) as (provider, upstream):
         for _ in range(3):
             assert await get(upstream) == b"hello"
             assert upstream.kept_connections == int(case in KEPT)
@@ -61,7 +61,7 @@ async def test_the_latest_used_is_used_first_and_the_others_are_kept() -> None:
         writer.write(HELLO)
         await playing(HELLO)(provider, reader, writer)
 
-    async with Provider(serve) as provider, client_of(provider) as upstream:
+    async with paired(serve) as (provider, upstream):
         await asyncio.gather(*(get(upstream) for _ in range(3)))
         kept = upstream._pools["one"]._kept
         before = list(kept)
@@ -76,7 +76,7 @@ async def test_an_answer_that_is_not_read_takes_its_connection_with_it() -> None
         writer.write(CHUNKED + b"5\r\nhello\r\n")
         await provider.gone(reader)
 
-    async with Provider(serve) as provider, client_of(provider) as upstream:
+    async with paired(serve) as (provider, upstream):
         async with upstream.send("GET", "/models", (), None, None) as reply:
             chunks = reply.chunks()
             assert await anext(chunks) == b"hello"
@@ -88,7 +88,7 @@ async def test_an_answer_that_is_not_read_takes_its_connection_with_it() -> None
 
 async def test_a_reader_that_stays_behind_reads_nothing_of_the_next_answer() -> None:
     answers = [OK + b"Content-Length: 6\r\n\r\nfor me", OK + b"Content-Length: 7\r\n\r\nfor you"]
-    async with Provider(playing(*answers)) as provider, client_of(provider) as upstream:
+    async with paired(playing(*answers)) as (provider, upstream):
         async with upstream.send("GET", "/models", (), None, None) as first:
             stale = first.chunks()
         async with upstream.send("GET", "/models", (), None, None) as second:
@@ -106,7 +106,7 @@ async def test_what_a_provider_does_unasked_is_seen_before_the_connection_is_use
         writers.append(writer)
         await playing(HELLO)(provider, reader, writer)
 
-    async with Provider(serve) as provider, client_of(provider) as upstream:
+    async with paired(serve) as (provider, upstream):
         assert await get(upstream, "POST", b"1") == b"hello"
         link = writers[0].get_extra_info("socket")
         with socket.fromfd(link.fileno(), link.family, link.type) as twin:
@@ -121,7 +121,7 @@ async def test_what_a_provider_does_unasked_is_seen_before_the_connection_is_use
 
 
 async def test_a_connection_that_ends_while_it_is_kept_is_forgotten() -> None:
-    async with Provider(playing(HELLO, then_close=True)) as provider, client_of(provider) as upstream:
+    async with paired(playing(HELLO, then_close=True)) as (_, upstream):
         await get(upstream)
         async with asyncio.timeout(5):
             while upstream.kept_connections:
@@ -137,7 +137,7 @@ async def test_a_connection_that_nobody_uses_is_closed(monkeypatch: pytest.Monke
         writer.write(HELLO)
         await provider.gone(reader)
 
-    async with Provider(serve) as provider, client_of(provider) as upstream:
+    async with paired(serve) as (provider, upstream):
         await get(upstream)
         await asyncio.wait_for(provider.left.acquire(), 5)
         assert upstream.kept_connections == 0
@@ -155,7 +155,7 @@ async def test_only_what_may_be_done_twice_is_sent_twice(method: str, body: byte
             writer.write(HELLO)
         await provider.read(reader)
 
-    async with Provider(serve) as provider, client_of(provider) as upstream:
+    async with paired(serve) as (provider, upstream):
         await get(upstream, method, body)
         if sent == 2:
             failure = await fails(upstream, method, body)
@@ -173,7 +173,7 @@ async def test_what_was_begun_to_be_answered_is_not_sent_twice(begun: bytes) -> 
         await provider.read(reader)
         writer.write(begun)
 
-    async with Provider(serve) as provider, client_of(provider) as upstream:
+    async with paired(serve) as (provider, upstream):
         await get(upstream)
         assert (await fails(upstream)).code == "upstream_broken"
         assert len(provider.requests) == 2
@@ -220,7 +220,7 @@ async def test_everybody_gets_the_answer_to_their_own_question() -> None:
             return False
 
     patience = {"first_byte_timeout_s": 0.2, "idle_timeout_s": 0.2}
-    async with Provider(serve) as provider, client_of(provider, **patience) as upstream:
+    async with paired(serve, **patience) as (provider, upstream):
         answered = 0
         for start in range(0, 600, 40):
             answered += sum(await asyncio.gather(*(question(upstream, start + n) for n in range(40))))
@@ -229,7 +229,7 @@ async def test_everybody_gets_the_answer_to_their_own_question() -> None:
 
 
 async def test_a_connection_that_the_provider_may_be_closing_is_not_used() -> None:
-    async with Provider(playing(HELLO)) as provider, client_of(provider) as upstream:
+    async with paired(HELLO) as (provider, upstream):
         await get(upstream, "POST", b"{}")
         (kept,) = upstream._pools["one"]._kept
         kept.idle_until = asyncio.get_running_loop().time()

@@ -10,26 +10,11 @@ import pytest
 
 from proxy.http.upstream import HttpUpstream
 from proxy.ports import Ask, UpstreamFailed
-from tests.http.providing import (
-    CHUNKED,
-    HELLO,
-    OK,
-    Provider,
-    Reader,
-    Writer,
-    body_of,
-    client_of,
-    fails,
-    get,
-    playing,
-)
+from tests.http.providing import CHUNKED, HELLO, OK, Provider, Reader, Writer, body_of, fails, get, paired
 
 
 async def test_an_answer_to_head_has_no_body() -> None:
-    async with (
-        Provider(playing(OK + b"Content-Length: 500\r\n\r\n")) as provider,
-        client_of(provider) as upstream,
-    ):
+    async with paired(OK + b"Content-Length: 500\r\n\r\n") as (provider, upstream):
         async with upstream.send("HEAD", "/models", (), None, None) as reply:
             assert (await body_of(reply), reply.length) == (b"", 500)
         assert await get(upstream, "HEAD") == b""
@@ -38,8 +23,7 @@ async def test_an_answer_to_head_has_no_body() -> None:
 
 async def test_a_body_that_is_there_is_read_without_waiting() -> None:
     async with (
-        Provider(playing(HELLO)) as provider,
-        client_of(provider) as upstream,
+        paired(HELLO) as (_, upstream),
         upstream.send("GET", "/models", (), None, None) as reply,
     ):
         step = reply.chunks().__anext__()
@@ -76,7 +60,7 @@ async def test_where_an_answer_is_cut_decides_what_it_was(answer: bytes, code: s
                 await taken.wait()
             writer.transport.abort()
 
-    async with Provider(serve) as provider, client_of(provider) as upstream:
+    async with paired(serve) as (provider, upstream):
         got = b""
         try:
             async with upstream.send("POST", "/completions", (), b"{}", None) as reply:
@@ -98,7 +82,7 @@ async def test_a_provider_that_says_nothing_is_left_in_time() -> None:
         writer.write(b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200")
         await provider.gone(reader)
 
-    async with Provider(serve) as provider, client_of(provider, first_byte_timeout_s=0.05) as upstream:
+    async with paired(serve, first_byte_timeout_s=0.05) as (provider, upstream):
         failure = await fails(upstream)
         assert (failure.status, failure.code) == (504, "upstream_timeout")
         assert "0.05 s" in failure.message
@@ -119,7 +103,7 @@ async def test_a_provider_that_falls_silent_is_left_and_a_slow_reader_is_not() -
             await asyncio.sleep(0.04)
         await provider.gone(reader)
 
-    async with Provider(serve) as provider, client_of(provider, idle_timeout_s=0.15) as upstream:
+    async with paired(serve, idle_timeout_s=0.15) as (provider, upstream):
         async with upstream.send("GET", "/models", (), None, None) as reply:
             chunks, got = reply.chunks(), [b""]
             for _ in range(2):
@@ -145,7 +129,7 @@ async def test_what_a_reader_does_not_take_is_not_read() -> None:
             await writer.drain()
             written += 2**16
 
-    async with Provider(serve) as provider, client_of(provider) as upstream:
+    async with paired(serve) as (provider, upstream):
         async with upstream.send("GET", "/models", (), None, None) as reply:
             before = -1
             while before != written or not written:
@@ -172,7 +156,7 @@ async def test_who_is_cancelled_stops_the_provider(stage: str) -> None:
         async with upstream.ask(Ask("/chat/completions", b"{}", (), "m")) as reply:
             await (reply.drain() if stage == "draining" else body_of(reply))  # type: ignore[arg-type]
 
-    async with Provider(serve) as provider, client_of(provider) as upstream:
+    async with paired(serve) as (provider, upstream):
         task = asyncio.ensure_future(asking(upstream))
         if stage == "connecting":
             for _ in range(3):
@@ -200,7 +184,7 @@ async def test_what_is_about_to_end_is_read_to_its_end(last: bytes, monkeypatch:
         writer.write(last)
         await provider.gone(reader)
 
-    async with Provider(serve) as provider, client_of(provider) as upstream:
+    async with paired(serve) as (_, upstream):
         async with upstream.send("GET", "/models", (), None, None) as reply:
             assert await anext(reply.chunks()) == b"hello"
             await reply.drain()
@@ -214,8 +198,7 @@ async def test_closing_ends_answers_too() -> None:
         await provider.gone(reader)
 
     async with (
-        Provider(serve) as provider,
-        client_of(provider) as upstream,
+        paired(serve) as (_, upstream),
         upstream.send("GET", "/models", (), None, None) as reply,
     ):
         await upstream.close()

@@ -8,18 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.ports import UpstreamFailed
-from tests.http.providing import (
-    CHUNKED,
-    HELLO,
-    Provider,
-    Reader,
-    Writer,
-    body_of,
-    client_of,
-    fails,
-    get,
-    playing,
-)
+from tests.http.providing import CHUNKED, HELLO, Provider, Reader, Writer, body_of, fails, get, paired
 
 
 async def source(*pieces: bytes) -> AsyncIterator[bytes]:
@@ -30,7 +19,7 @@ async def source(*pieces: bytes) -> AsyncIterator[bytes]:
 @pytest.mark.parametrize("size", [0, 1, 16 * 2**10, 16 * 2**10 + 1, 5 * 2**20])
 async def test_a_body_is_sent_whole(size: int) -> None:
     body = b"x" * size
-    async with Provider(playing(HELLO)) as provider, client_of(provider) as upstream:
+    async with paired(HELLO) as (provider, upstream):
         for _ in range(2):
             assert await get(upstream, "POST", body) == b"hello"
         head, _, sent = provider.requests[-1].partition(b"\r\n\r\n")
@@ -42,7 +31,7 @@ async def test_a_body_is_sent_whole(size: int) -> None:
 @pytest.mark.parametrize("length", [None, 6])
 async def test_a_body_in_pieces_goes_on_as_it_comes(length: int | None) -> None:
     headers = () if length is None else (("content-length", f"{length}"),)
-    async with Provider(playing(HELLO)) as provider, client_of(provider) as upstream:
+    async with paired(HELLO) as (provider, upstream):
         for _ in range(2):
             pieces = source(b"abc", b"", b"def")
             async with upstream.send("POST", "/files", headers, pieces, None) as reply:
@@ -59,7 +48,7 @@ async def test_a_body_of_another_length_is_not_taken_for_a_whole_one(pieces: lis
         received.append(await reader.read(-1))
 
     received: list[bytes] = []
-    async with Provider(serve) as provider, client_of(provider) as upstream:
+    async with paired(serve) as (_, upstream):
         with pytest.raises(UpstreamFailed) as caught:
             async with upstream.send("POST", "/files", (("Content-Length", "6"),), source(*pieces), None):
                 pass
@@ -79,7 +68,7 @@ async def test_a_body_whose_source_breaks_is_not_taken_for_a_whole_one() -> None
         received.append(await reader.read(-1))
 
     received: list[bytes] = []
-    async with Provider(serve) as provider, client_of(provider) as upstream:
+    async with paired(serve) as (_, upstream):
         assert (await fails(upstream, "POST", breaking())).code == "upstream_broken"
         async with asyncio.timeout(5):
             while not received:
@@ -99,7 +88,7 @@ async def test_a_provider_that_reads_slowly_slows_the_source() -> None:
     async def serve(provider: Provider, reader: Reader, writer: Writer) -> None:
         await provider.left.acquire()
 
-    async with Provider(serve) as provider, client_of(provider, first_byte_timeout_s=0.4) as upstream:
+    async with paired(serve, first_byte_timeout_s=0.4) as (provider, upstream):
         assert (await fails(upstream, "POST", endless())).code == "upstream_timeout"
         provider.left.release()
     assert given < 16 * 2**20, "what the provider does not read is not taken from the source"
@@ -120,7 +109,7 @@ async def test_a_provider_may_answer_before_it_was_told_all(answer: bytes) -> No
         writer.write(answer)
         await provider.gone(reader)
 
-    async with Provider(serve) as provider, client_of(provider) as upstream:
+    async with paired(serve) as (provider, upstream):
         async with upstream.send("POST", "/files", (), slow(), None) as reply:
             assert await anext(reply.chunks()) == b"hello"
         await asyncio.wait_for(provider.left.acquire(), 5)
@@ -133,6 +122,6 @@ async def test_a_body_that_is_answered_before_it_was_sent_goes_before_no_other_r
         writer.write(HELLO)
         await provider.gone(reader)
 
-    async with Provider(serve) as provider, client_of(provider) as upstream:
+    async with paired(serve) as (_, upstream):
         assert await get(upstream, "POST", bytes(64 * 2**20)) == b"hello"
         assert upstream.kept_connections == 0
