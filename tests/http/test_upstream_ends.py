@@ -103,12 +103,12 @@ async def test_a_provider_that_falls_silent_is_left_and_a_slow_reader_is_not() -
             await asyncio.sleep(0.04)
         await provider.gone(reader)
 
-    async with paired(serve, idle_timeout_s=0.15) as (provider, upstream):
+    async with paired(serve, idle_timeout_s=0.5) as (provider, upstream):
         async with upstream.send("GET", "/models", (), None, None) as reply:
             chunks, got = reply.chunks(), [b""]
             for _ in range(2):
                 got.append(await anext(chunks))
-            await asyncio.sleep(0.5)  # the reader's time, not the provider's
+            await asyncio.sleep(0.8)  # the reader's time, not the provider's
             with pytest.raises(UpstreamFailed) as caught:
                 await take(chunks, got)
         assert b"".join(got) == b"hello" * 8
