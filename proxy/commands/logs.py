@@ -21,6 +21,9 @@ def log_to_stderr(level: str, prefix: str = "") -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(Lines(f"%(asctime)s %(levelname)s {prefix}%(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    if level != "debug":
+        # It counts changes of files; what became of them is said by who followed them.
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
 
 class Lines(logging.Formatter):

@@ -15,6 +15,12 @@ from proxy.config.values import ConfigFault, SecretRef
 Location = tuple[int | str, ...]
 
 _REFERENCE = "{env: NAME} or {file: PATH}"
+_PLAIN = {
+    "int": "should be a whole number (write it without quotes or a fraction)",
+    "float": "should be a number (write it without quotes)",
+    "bool": "should be true or false (write one of them without quotes)",
+    "string": "should be text (put it in quotes)",
+}
 
 
 def worded(exc: ValidationError, content: Any, origins: Mapping[tuple[str, ...], str]) -> list[str]:
@@ -100,7 +106,12 @@ def _shape(kind: str, location: Location) -> str | None:
         return f"should be a mapping (write {_REFERENCE if secret else 'key: value below it'})"
     if kind in ("tuple_type", "list_type"):
         return "should be a list (write [...]; in an environment variable, the whole list as JSON)"
-    return None
+    if kind in ("too_short", "string_too_short"):
+        return "is empty (write at least 1)"
+    if kind == "path_type":
+        return "should be a path (put it in quotes)"
+    name, _, fault = kind.partition("_")
+    return _PLAIN.get(name) if fault in ("type", "parsing", "from_float") else None
 
 
 def _nearest(key: str, known: list[str]) -> str:

@@ -50,7 +50,8 @@ def _read(path: Path, faults: list[str]) -> dict[str, Any]:
         duplicates = list(_duplicates(node, set())) if node else []
         content = loader.construct_document(node) if node else None
     except yaml.MarkedYAMLError as exc:
-        raise ConfigFault([f"{path}{_line(exc)}: not valid YAML: {exc.problem}"]) from None
+        cure = " (indent with spaces)" if "'\\t'" in (exc.problem or "") else ""
+        raise ConfigFault([f"{path}{_line(exc)}: not valid YAML: {exc.problem}{cure}"]) from None
     except yaml.reader.ReaderError as exc:
         raise ConfigFault([f"{path}: character {exc.position} is not allowed in YAML (remove it)"]) from None
     except RecursionError:

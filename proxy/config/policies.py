@@ -114,8 +114,7 @@ class Candidate(Section):
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     """Seconds for one decision. What takes longer is ended, and counted as failed."""
     max_memory_bytes: Annotated[int, Field(ge=128 * 2**20, le=64 * 2**30)] = 512 * 2**20
-    """Memory, in addresses, for the process that evaluates them; each worker has one. Leave room for it
-    where Callgate's own memory is bounded."""
+    """Memory, in addresses, for the process that evaluates them, beside Callgate's own; one a worker."""
 
 
 class Policies(Section):

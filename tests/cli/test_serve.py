@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from proxy.cli import app
-from proxy.commands.logs import Lines
+from proxy.commands.logs import Lines, log_to_stderr
 from proxy.sinks.jsonl import JsonlSink
 
 FREE = "listen: {port: 0}\nadmin: {port: 0}\n"
@@ -101,3 +101,13 @@ def test_a_process_without_a_terminal_logs_whole_lines(tmp_path: Path) -> None:
     (line,) = [line for line in done.stderr.splitlines() if "Redis at 127.0.0.1:1" in line]
     assert " ERROR Redis at 127.0.0.1:1 does not answer" in line
     assert "refused" in line
+
+
+def test_the_log_is_callgates_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows files counts their changes, at the level at which Callgate says what became of them."""
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    watching = logging.getLogger("watchfiles.main")
+    monkeypatch.setattr(logging.getLogger("watchfiles"), "level", logging.NOTSET)
+    log_to_stderr("info")
+    assert not watching.isEnabledFor(logging.INFO)
+    assert watching.isEnabledFor(logging.WARNING)

@@ -103,7 +103,12 @@ FILES: list[tuple[str, list[tuple[str, str]]]] = [
     ("listen:", [("listen", "has no value")]),
     ("listen: 8787", [("listen", "should be a mapping")]),
     ("workers: 2", [("workers", "set store.kind: redis")]),
-    ("workers: 1.5", [("workers", "integer")]),
+    ("workers: 1.5", [("workers", "should be a whole number (write")]),
+    ("guards: {policy: {timeout_s: soon}}", [("guards.policy.timeout_s", "should be a number (write")]),
+    ("status: {enabled: maybe}", [("status.enabled", "should be true or false (write")]),
+    ("listen: {host: 7}", [("listen.host", "should be text (put it in quotes)")]),
+    ("policies: {paths: [1]}", [("policies.paths[0]", "should be a path (put it in quotes)")]),
+    ("upstreams: [{name: ''}]", [("upstreams[0].name", "is empty (write at least 1)")]),
     ("policies: {paths: policies}", [("policies.paths", "should be a list")]),
     ("policies: {opa: {token: s3cret}}", [("policies.opa.token", "{env: NAME} or {file: PATH}")]),
     ("policies: {opa: {url: 'http://u:s3cret@opa'}}", [("policies.opa.url", "credentials")]),
@@ -134,7 +139,7 @@ FILES: list[tuple[str, list[tuple[str, str]]]] = [
     ("approvals: {ttl_s: 60, wait_s: 61}", [("approvals", "lower wait_s")]),
     ("approvals: {ttl_s: .nan}", [("approvals.ttl_s", "number")]),
     ("limits: {drain_s: .inf}", [("limits.drain_s", "number")]),
-    ("limits: {max_rounds: 1e99}", [("limits.max_rounds", "integer")]),
+    ("limits: {max_rounds: 1e99}", [("limits.max_rounds", "whole number")]),
     ("audit: {sinks: [{kind: tape, path: a}]}", [("audit.sinks[0].kind", "'jsonl'")]),
     (
         "{workers: 0, admin: {prt: 1}, guards: {loop: {max_calls: -1}, cache: []}, listen: {port: x}}",
@@ -143,7 +148,7 @@ FILES: list[tuple[str, list[tuple[str, str]]]] = [
             ("admin.prt", "'port'"),
             ("guards.loop.max_calls", "greater"),
             ("guards.cache", "mapping"),
-            ("listen.port", "integer"),
+            ("listen.port", "whole number"),
         ],
     ),
     (
@@ -165,6 +170,7 @@ def test_faults_of_a_file(tmp_path: Path, text: str, expected: list[tuple[str, s
 UNREADABLE = [
     ("listen: {port: 1", ", line 1: not valid YAML"),
     ("a: 1\nb: s3cret: x", ", line 2: not valid YAML"),
+    ("listen:\n\tport: 1", "(indent with spaces)"),
     ("workers: !!python/object/apply:os.getpid []", "line 1: not valid YAML"),
     ("a: *s", ", line 1: not valid YAML"),
     ("--- {}\n--- {}", "not valid YAML"),
@@ -303,7 +309,7 @@ BAD_VARIABLES = [
     ({"CALLGATE_WORKERS__A": "2"}, "CALLGATE_WORKERS__A: unknown key; workers is one number"),
     (
         {"CALLGATE_LISTEN__PORT": "s3cret"},
-        "listen.port (set by CALLGATE_LISTEN__PORT): should be a valid integer",
+        "listen.port (set by CALLGATE_LISTEN__PORT): should be a whole number (write it without quotes",
     ),
     ({"CALLGATE_LISTEN": '{"port": "s3cret"'}, "CALLGATE_LISTEN: not valid JSON"),
     ({"CALLGATE_LISTEN": '{"port": 1, "port": 2}'}, "CALLGATE_LISTEN: not valid JSON"),

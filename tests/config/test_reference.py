@@ -62,6 +62,13 @@ def test_every_key_is_described() -> None:
     assert not missing
 
 
+def test_a_row_is_one_line() -> None:
+    """A second line would end the table."""
+    blocks = re.split(r"\n\n", tables())
+    assert len(blocks) > 30
+    assert all(line.startswith(("|", "###")) for block in blocks for line in block.strip().splitlines())
+
+
 def test_every_key_has_a_row() -> None:
     rows = re.findall(r"^\| `([^`]+)`", tables(), re.MULTILINE)
     told = {name for row in rows for name in re.findall(r"\w+", row)}
