@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import typer.main
 import yaml
 
+from proxy.cli import app
 from proxy.config import Settings
 from proxy.engines.regorus import RegorusEngine
 from proxy.engines.sources.policyset import PolicySet
@@ -51,3 +55,29 @@ def test_the_pages_say_where_the_tests_are() -> None:
     named = set(re.findall(r"`(tests/[\w/.]+)`", text))
     assert named
     assert all((ROOT / path).exists() for path in named), named
+
+
+INDEX = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+
+
+def test_every_page_can_be_found() -> None:
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert len(pages) > 15
+    assert pages <= set(re.findall(r"\]\((\w[\w-]*\.md)[)#]", INDEX))
+    assert pages <= set(re.findall(r"\]\(docs/(\w[\w-]*\.md)[)#]", README))
+    assert "(docs/README.md)" in README
+
+
+def _commands(command: Any, *names: str) -> Iterator[str]:
+    below = getattr(command, "commands", {})
+    if not below:
+        yield " ".join(names)
+    for name, one in below.items():
+        if not one.hidden:
+            yield from _commands(one, *names, name)
+
+
+def test_every_command_can_be_found() -> None:
+    commands = set(_commands(typer.main.get_command(app), "callgate"))
+    assert {"callgate serve", "callgate keys revoke"} <= commands
+    assert set(re.findall(r"^\| `(callgate [^`]+)` \|", INDEX, re.MULTILINE)) == commands

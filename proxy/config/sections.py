@@ -33,7 +33,7 @@ class Listen(Section):
 
 
 class Admin(Section):
-    """Where operators and probes connect: health, metrics, the admin API and pages."""
+    """Where operators and probes connect: health, metrics, the admin API."""
 
     host: Name = "127.0.0.1"
     """Address to listen on. Who reaches it can approve calls: keep it from clients."""
