@@ -371,7 +371,14 @@ class Exchange:
         cost_usd = None
         if journal.usage is not None:
             cost_usd = self._core.cost_usd(journal.asked_model, journal.usage)
-        self._write(journal.record(delivery.status, delivery.first_byte_s, cost_usd))
+        try:
+            record = journal.record(delivery.status, delivery.first_byte_s, cost_usd)
+        except Exception:
+            # What could not be read while it was served cannot be read for its record either.
+            log.exception("the request of exchange %s could not be read", self._incoming.trace_id)
+            journal.request = None
+            record = journal.record(delivery.status, delivery.first_byte_s, cost_usd)
+        self._write(record)
 
     def _write(self, record: Record) -> None:
         try:

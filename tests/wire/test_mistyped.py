@@ -93,6 +93,7 @@ def use(request: Request) -> None:
         lambda: codec.with_model(request, "other"),
         lambda: codec.with_guidance(request, "Mind the gap."),
         lambda: codec.forbid_tools(request, "Enough."),
+        lambda: codec.flattened(request) or request,
         lambda: codec.extend(request, answered(request.protocol), RESULTS, relax=True),
         lambda: restored(request, answered(request.protocol)),
     )

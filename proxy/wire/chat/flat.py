@@ -9,7 +9,8 @@ from proxy.wire.chat.reading import CALL_KEYS
 from proxy.wire.chat.request import text_of
 
 _TOOL_KEYS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"})
-_RESULT_ROLES = frozenset({"tool", "function"})
+# No set: what stands for a role may be of any type.
+_RESULT_ROLES = ("tool", "function")
 
 
 def without_calls(body: Mapping[str, Any]) -> dict[str, Any] | None:
