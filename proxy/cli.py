@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -43,7 +45,17 @@ app.add_typer(keys.group, name="keys")
 
 def main() -> None:
     """The entry point."""
-    app()
+    try:
+        app()
+    except OSError as exc:
+        if exc.filename is None:
+            raise
+        # Whatever a command reads or writes may be somebody else's, such as the log of a service.
+        with suppress(typer.Exit):
+            refuse(
+                "That did not work", [f"{exc.filename}: {exc.strerror} (may you read it and write to it?)"]
+            )
+        sys.exit(1)
 
 
 def _version(asked: bool) -> None:
