@@ -99,7 +99,14 @@ nothing := input.never.there
 recursive_free(xs) := count([x | some x in xs; x > 1])
 """
 
-DATA = {"known": {"v": 1, "list": ["a", "b"], "map": {"a": {"tools": ["x"]}, "b": {"tools": []}}}}
+DATA = {
+    "known": {
+        "v": 1,
+        "list": ["a", "b"],
+        "map": {"a": {"tools": ["x"]}, "b": {"tools": []}},
+        "numbered": {"1": "one"},
+    }
+}
 
 INPUTS: list[dict[str, Any]] = [
     {},

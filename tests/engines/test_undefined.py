@@ -31,8 +31,6 @@ default or_nine(_) := 9
 
 or_nine(x) := 1 if x == 1
 
-ones(x, x) := 1
-
 never := 1 if input.never
 
 default always := 1

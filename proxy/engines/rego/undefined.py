@@ -2,11 +2,13 @@
 
 OPA works out what a negated call is given ahead of it: ``not f(input.to)`` is ``x := input.to; not f(x)``,
 and without ``input.to`` the rule does not hold. The embedded engine negates the whole, and the rule holds.
-``1 in input.xs``, taken as a value, is false to it where OPA has none.
+``1 in input.xs``, taken as a value, is false to it where OPA has none. What it reads otherwise than OPA does,
+so that a rule holds or does not, is found here too.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +25,8 @@ Node = Mapping[str, Any]
 _PARTIAL = frozenset({"max", "min", "bits.rsh", "walk"})
 _COMPREHENSIONS = frozenset({"ArrayCompr", "SetCompr", "ObjectCompr"})
 _REFERENCES = frozenset({"Var", "RefDot", "RefBrack"})
+_BRACKETS = frozenset({"Array", "Set", "Object"})
+_TEXT = re.compile(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`|#[^\n]*')
 
 _SITUATION = frozenset(
     {"principal", "conversation", "model", "protocol", "batch", "history", "approval", "time"}
@@ -96,6 +100,7 @@ class _Checked:
 
     def faults(self, replaced: bool) -> Iterator[str]:
         """All that is wrong with it; nothing but literals and variables is sure where ``replaced``."""
+        yield from self._twice(self.rule.args or (), self.rule.ref)
         parts = [self.rule.key, self.rule.assign, *self.rule.indices, *self.rule.bodies]
         yield from self._within(parts, replaced)
 
@@ -108,6 +113,7 @@ class _Checked:
         elif isinstance(node, dict):
             if operands := node.get("Membership"):
                 yield from self._membership(operands, replaced)
+            yield from self._brackets(node)
             layers = _REFERENCES & node.keys()
             yield from self._layers(node) if layers else ()
             for inner in _indices(node) if layers else node.values():
@@ -117,11 +123,17 @@ class _Checked:
         ((kind, literal),) = statement["literal"].items()
         if kind == "NotExpr":
             yield from self._negation(literal, replaced)
+        if kind == "SomeIn" and literal["key"]:
+            yield from self._twice([literal["key"], literal["value"]], literal)
+        if kind == "SomeVars":
+            yield from self._shadowing(literal)
         if kind == "SomeIn" and _REFERENCES & literal["collection"].keys():
             # To go through nothing is to find nothing.
             literal = {**literal, "collection": list(_indices(literal["collection"]))}
         # That a statement is false or has no value comes to the same.
         expression = literal.get("expr", literal)
+        if kind == "Expr" and expression.get("Membership", {}).get("key"):
+            yield from self._keyed(expression["Membership"], replaced)
         yield from self._within(expression.get("Membership", expression), replaced)
         yield from self._within([literal.get("query"), statement.get("with_mods")], replaced)
 
@@ -141,6 +153,41 @@ class _Checked:
         if doubtful := sure.doubtful([operands["key"], operands["value"], operands["collection"]]):
             place, said = self.rule.module.at(operands), self._worded(doubtful)
             yield f"{place}: the value of 'in' needs {said}, {_MEMBERSHIP.format(said)}"
+
+    def _keyed(self, operands: Node, replaced: bool) -> Iterator[str]:
+        """A key that is not there, and a value that is not there, are alike to the engine."""
+        if doubtful := _Sure(self, replaced).doubtful(operands["value"]):
+            place, said = self.rule.module.at(operands), self._worded(doubtful)
+            yield f"{place}: the value of 'in' needs {said}, {_KEYED.format(said)}"
+
+    def _twice(self, patterns: Sequence[Any], at: Node) -> Iterator[str]:
+        """A name for two parts, which have to be alike to OPA."""
+        names = Counter(name for pattern in patterns for name in {*_mentioned(pattern)} if name != "_")
+        for name in sorted(name for name, times in names.items() if times > 1):
+            yield f"{self.rule.module.at(at)}: {name} {_TWICE}"
+
+    def _shadowing(self, some: Node) -> Iterator[str]:
+        module = self.rule.module
+        for span in some["vars"]:
+            name = module.word(span)
+            called = (*module.package, name) in self.policies.functions
+            if called or name in module.imports or module.has(name):
+                yield f"{self.rule.module.at(some)}: {name} {_SHADOWING}"
+
+    def _brackets(self, node: Node) -> Iterator[str]:
+        """A union that is all there is in brackets: OPA takes it for a comprehension, the engine does not."""
+        for kind in _BRACKETS & node.keys():
+            inner = node[kind]
+            parts = inner["items"] if "items" in inner else [field[-1] for field in inner["fields"]]
+            if len(parts) != 1 or parts[0].get("BinExpr", {}).get("op") != "Union":
+                continue
+            begin = inner["span"]["start"] + 1
+            if kind == "Object":
+                ((_, key),) = inner["fields"][0][1].items()
+                begin = key["span"]["end"]
+            text = self.rule.module.word({"start": begin, "end": inner["span"]["end"] - 1})
+            if not _in_parentheses(text.lstrip('": \t\r\n').strip()):
+                yield f"{self.rule.module.at(inner)}: {self._worded(node)} {_UNION}"
 
     def _layers(self, reference: Node) -> Iterator[str]:
         root, *parts = self.resolved(reference)
@@ -178,6 +225,22 @@ class _Checked:
 _LAYERS = (
     "is a mapping of collections, which has no value in the embedded engine while it is empty: "
     "name one of its keys, or make it by a comprehension"
+)
+_TWICE = (
+    "is named twice, and the embedded engine does not compare what it stands for, as OPA does: "
+    "use another name, and == in the body"
+)
+_SHADOWING = (
+    "is also the name of a rule, a function or an import, which the embedded engine takes it for: "
+    "use another name"
+)
+_UNION = (
+    "is a comprehension to OPA, and a union to the embedded engine: "
+    "put the union in parentheses, or name it in the body of the comprehension"
+)
+_KEYED = (
+    "which may be undefined: the embedded engine then takes it for what an absent key has, and OPA does not: "
+    "name it in the body first (value := {})"
 )
 _QUANTIFY = "bind it in the body first (some ... in ...), or negate a rule that does"
 _NEGATION = (
@@ -257,6 +320,16 @@ class _Sure:
             not body["query"]["stmts"] and not sure.doubtful([rule.assign, body["assign"]])
             for body in rule.bodies
         )
+
+
+def _in_parentheses(text: str) -> bool:
+    """Whether a text is one pair of parentheses with all that is in it."""
+    text, depth = _TEXT.sub("", text), 0
+    for at, character in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth == 0:
+            return character == ")" and at == len(text) - 1
+    return False
 
 
 def _layered(rule: Definition) -> bool:

@@ -58,6 +58,8 @@ def _count(state: State, value: Any) -> int:
     if type(value) not in (list, dict, Members, str):
         raise Unknown
     spend_on(state, value)
+    if type(value) is str and not value.isascii() and max(value) > "\uffff":
+        raise Unknown  # the engine counts it as two, and has to say so always or never
     return len(value)
 
 

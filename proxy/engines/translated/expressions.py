@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
+from proxy.engines.rego.names import ModuleTree
 from proxy.engines.rego.references import Path, fixed, parts_of, written
 from proxy.engines.translated import statements
 from proxy.engines.translated.builtins import BUILTINS
@@ -28,12 +31,27 @@ def value(frame: Frame, node: Node) -> str:
     return write(frame, inner)
 
 
-def literal(node: Node) -> str | None:
+def literal(module: ModuleTree, node: Node) -> str | None:
     """A scalar that is written out, as Python has it; None for anything else."""
     ((kind, inner),) = node.items()
-    if kind in ("String", "RawString", "Number", "Bool"):
+    if kind == "Number":
+        return _number(module.word(inner["span"]))
+    if kind in ("String", "RawString", "Bool"):
         return repr(inner["value"])
     return "None" if kind == "Null" else None
+
+
+_WHOLE = re.compile(r"0|-?[1-9]\d{0,17}", re.ASCII)
+
+
+def _number(text: str) -> str:
+    """A number as it is written: the syntax tree takes 1.0 for 1, and rounds what is large."""
+    if _WHOLE.fullmatch(text):
+        return text
+    found = repr(float(text))
+    if Decimal(found) != Decimal(text):
+        raise Untranslatable("a number that Python rounds")
+    return found
 
 
 def condition(frame: Frame, node: Node) -> None:
@@ -45,7 +63,7 @@ def condition(frame: Frame, node: Node) -> None:
         statements.assign(frame, inner)
     else:
         found = value(frame, node)
-        if kind != "Bool" and literal(node) is None:
+        if kind != "Bool" and literal(frame.module, node) is None:
             frame.unless(f"{found} is False")
         elif found == "False":
             frame.line(frame.fail)
@@ -109,6 +127,10 @@ def _constant(frame: Frame, inner: Mapping[str, Any]) -> str:
     return repr(inner["value"])
 
 
+def _numeral(frame: Frame, inner: Mapping[str, Any]) -> str:
+    return _number(frame.module.word(inner["span"]))
+
+
 def _null(frame: Frame, inner: Mapping[str, Any]) -> str:
     return "None"
 
@@ -117,23 +139,34 @@ def _items(frame: Frame, nodes: Sequence[Node]) -> str:
     return ", ".join([value(frame, node) for node in nodes])
 
 
+def _must_be_a_list(nodes: Sequence[Node]) -> None:
+    """Raise where the engine takes for one item what OPA takes for a comprehension: ``[x | y | z]``."""
+    if len(nodes) == 1 and nodes[0].get("BinExpr", {}).get("op") == "Union":
+        raise Untranslatable("a union by itself in brackets")
+
+
 def _array(frame: Frame, inner: Mapping[str, Any]) -> str:
+    _must_be_a_list(inner["items"])
     return frame.set(f"[{_items(frame, inner['items'])}]")
 
 
 def _set(frame: Frame, inner: Mapping[str, Any]) -> str:
-    texts = [literal(item) for item in inner["items"]]
+    _must_be_a_list(inner["items"])
     if inner["items"] and all(map(_is_text, inner["items"])):
+        texts = [literal(frame.module, item) for item in inner["items"]]
         return frame.program.constant(f"Members({{{', '.join(f'{text}: {text}' for text in texts)}}})")
     return frame.set(f"set_of(S, [{_items(frame, inner['items'])}])")
 
 
 def _object(frame: Frame, inner: Mapping[str, Any]) -> str:
-    members = []
-    for _, key, member in inner["fields"]:
-        if not _is_text(key):
-            raise Untranslatable("an object with keys that are worked out")
-        members.append(f"{literal(key)}: {value(frame, member)}")
+    fields = [(key, member) for _, key, member in inner["fields"]]
+    _must_be_a_list([member for _, member in fields])
+    if not all(_is_text(key) for key, _ in fields):
+        raise Untranslatable("an object with keys that are worked out")
+    names = [literal(frame.module, key) for key, _ in fields]
+    if len(set(names)) < len(names):
+        raise Untranslatable("a key that is there twice")
+    members = [f"{name}: {value(frame, member)}" for name, (_, member) in zip(names, fields, strict=True)]
     return frame.set(f"{{{', '.join(members)}}}")
 
 
@@ -234,26 +267,27 @@ def _global(frame: Frame, parts: Sequence[Any]) -> str:
     reference = frame.program.reference(path)
     if reference is None:
         frame.never()
-    found, taken = reference
-    return _into(frame, frame.defined(found), parts[taken:])
+    found, taken, stored = reference
+    return _into(frame, frame.defined(found), parts[taken:], stored)
 
 
-def _into(frame: Frame, found: str, parts: Sequence[Any]) -> str:
+def _into(frame: Frame, found: str, parts: Sequence[Any], stored: bool = False) -> str:
     for part in parts:
-        found = _step(frame, found, part)
+        found = _step(frame, found, part, stored)
     return found
 
 
-def _step(frame: Frame, found: str, part: Any) -> str:
+def _step(frame: Frame, found: str, part: Any, stored: bool) -> str:
+    look_up = "stored_at" if stored else "member_at"
     if isinstance(part, str):
         base = found if found.isidentifier() else frame.set(found)
         return frame.defined(
-            f"{base}.get({part!r}, UNDEFINED) if type({base}) is dict else member_at(S, {base}, {part!r})"
+            f"{base}.get({part!r}, UNDEFINED) if type({base}) is dict else {look_up}(S, {base}, {part!r})"
         )
     ((kind, inner),) = part.items()
     if kind == "Var" and not frame.means(inner["value"]):
         return _looped(frame, found, inner["value"])
-    return frame.defined(f"member_at(S, {found}, {value(frame, part)})")
+    return frame.defined(f"{look_up}(S, {found}, {value(frame, part)})")
 
 
 def _looped(frame: Frame, found: str, name: str) -> str:
@@ -271,7 +305,7 @@ def _looped(frame: Frame, found: str, name: str) -> str:
 _VALUES: Mapping[str, Callable[[Frame, Any], str]] = {
     "String": _constant,
     "RawString": _constant,
-    "Number": _constant,
+    "Number": _numeral,
     "Bool": _constant,
     "Null": _null,
     "Array": _array,

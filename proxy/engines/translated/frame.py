@@ -30,8 +30,9 @@ class Program(Protocol):
         """The member of the input at a path of one or two names, worked out ahead of every decision."""
         ...
 
-    def reference(self, path: Path) -> tuple[str, int] | None:
-        """What the beginning of ``data.<path>`` is in Python, and how many parts of the path that takes.
+    def reference(self, path: Path) -> tuple[str, int, bool] | None:
+        """What the beginning of ``data.<path>`` is in Python, how many parts of the path that takes, and
+        whether it is the data themselves, no rule.
 
         None where it is nothing.
         """
@@ -138,6 +139,12 @@ class Frame:
     def means(self, name: str) -> bool:
         """Whether a name has a value here: of its own, or as what the policies call so."""
         return name in self.names or name in ("input", "data") or self.is_global(name)
+
+    def name(self, name: str, python: str) -> None:
+        """Let a variable stand for a value."""
+        if name in ("input", "data"):
+            raise Untranslatable("a variable in the place of the input or the data")
+        self.names[name] = python
 
     def is_global(self, name: str) -> bool:
         return name in self.module.imports or self.module.has(name)

@@ -119,15 +119,15 @@ class _Program:
             return None
         return self._called("function", path), len(definitions[0].args or ())
 
-    def reference(self, path: Path) -> tuple[str, int] | None:
+    def reference(self, path: Path) -> tuple[str, int, bool] | None:
         for length in range(1, len(path) + 1):
             if path[:length] in self._policies.rules:
-                return f"{self.rule(path[:length])}(S)", length
+                return f"{self.rule(path[:length])}(S)", length, False
         if self._policies.below(path):
-            return f"{self._called('object', path)}(S)", len(path)
+            return f"{self._called('object', path)}(S)", len(path), False
         if not self._has_data(path):
             return None
-        return self.constant(f"at(DATA, {path!r})"), len(path)
+        return self.constant(f"at(DATA, {path!r})"), len(path), True
 
     def functions(self) -> Iterator[str]:
         """The texts of all functions that are needed."""
@@ -144,6 +144,8 @@ class _Program:
 
     def _rule(self, name: str, path: Path) -> Iterator[str]:
         definitions = self._policies.rules[path]
+        if len(self._policies.below(path)) > 1:
+            raise Untranslatable("a rule that others add members to")
         others = [each for each in definitions if not each.default]
         default = next((each for each in definitions if each.default), None)
         slot, self.slots = self.slots, self.slots + 1
@@ -232,6 +234,8 @@ class _Program:
     def _has_data(self, path: Path) -> bool:
         found: Any = self._policies.data
         for part in path:
+            if isinstance(found, list):
+                raise Untranslatable("a place in a list, by name")
             if not isinstance(found, Mapping) or part not in found:
                 return False
             found = found[part]
@@ -248,6 +252,8 @@ class _Program:
         frame = Frame(self, definition.module, fail=ending.fails)
         end = ending(frame, definition, body)
         try:
+            with frame.attempt():
+                statements.must_be_once(definition.args or ())
             for pattern, arg in zip(definition.args or (), args, strict=True):
                 with frame.attempt():
                     statements.match(frame, pattern, arg, new=True)
@@ -286,7 +292,8 @@ class _Returning(_Ending):
         frame = self._frame
         assign = self._body["assign"] or self._definition.assign
         text = "True" if assign is None else expressions.value(frame, assign["value"])
-        if not frame.loops or assign is None or expressions.literal(assign["value"]) is not None:
+        always = assign is None or expressions.literal(frame.module, assign["value"]) is not None
+        if not frame.loops or always:
             frame.line(f"return {text}")
             return
         self.before.append(" found = UNDEFINED")
@@ -325,5 +332,5 @@ def _one_value(definitions: Sequence[Definition]) -> bool:
     for each in definitions:
         for body in each.bodies:
             assign = body["assign"] or each.assign
-            values.add("True" if assign is None else expressions.literal(assign["value"]))
+            values.add("True" if assign is None else expressions.literal(each.module, assign["value"]))
     return len(values) <= 1 and None not in values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from proxy.engines.translated import expressions
@@ -11,14 +11,21 @@ from proxy.engines.translated.frame import Frame, Never, Node, Untranslatable
 
 def query(frame: Frame, statements: Sequence[Node]) -> None:
     """Write a body's statements so that what comes after them stands where all of them hold."""
-    for statement in _in_order(frame, statements):
+    ordered = _in_order(frame, statements)
+    while True:
+        # There may be no next one: that, too, is left to the engine where it is come to.
         with frame.attempt():
+            statement = next(ordered, None)
+            if statement is None:
+                return
             _take(frame, statement)
 
 
 def _in_order(frame: Frame, statements: Sequence[Node]) -> Iterator[Node]:
     """The statements, each after those that give its names their values: Rego lets them stand anyhow."""
     waiting = list(statements)
+    if _early(waiting):
+        raise Untranslatable("a name that is mentioned before it is declared")
     given = {id(each): _gives(frame, each) for each in waiting}
     for name in {name for each in waiting for name in _declared(each)}:
         frame.names.pop(name, None)  # another of the same name, from outside
@@ -27,7 +34,7 @@ def _in_order(frame: Frame, statements: Sequence[Node]) -> Iterator[Node]:
     while waiting:
         for each in waiting:
             own, loops = given[id(each)]
-            needs = (_named(frame, each) & every) - own - (loops - sure)
+            needs = (_named(each) & every) - own - (loops - sure)
             if needs <= frame.names.keys():
                 break
         else:
@@ -66,6 +73,18 @@ def _declared(statement: Node) -> set[str]:
     return set()
 
 
+def _early(statements: Sequence[Node]) -> set[str]:
+    """Names that stand ahead of the statement which makes them the body's own: there they mean others."""
+    before, early = set[str](), set[str]()
+    for statement in statements:
+        ((_, literal),) = statement["literal"].items()
+        expr = literal.get("expr", {}).get("AssignExpr", {})
+        given = _named([literal.get("collection"), expr.get("rhs")])
+        early |= _declared(statement) & (before | given)
+        before |= _named(statement)
+    return early
+
+
 def _names(pattern: Any) -> Iterator[str]:
     """The names in a pattern."""
     if pattern is None:
@@ -91,17 +110,22 @@ def _places(node: Any) -> Iterator[str]:
                 yield from _places(inner)
 
 
-def _named(frame: Frame, node: Any) -> set[str]:
-    """Every name in a part of the tree."""
+def _named(node: Any) -> set[str]:
+    """Every name in a part of the tree, but for those that a comprehension in it makes its own."""
     if isinstance(node, list):
-        return set().union(*(_named(frame, item) for item in node)) if node else set()
+        return set().union(*map(_named, node)) if node else set()
     if not isinstance(node, dict):
         return set()
     found: set[str] = set()
     for kind, inner in node.items():
         if kind == "Var" and isinstance(inner, dict):
             found.add(inner["value"])
-        found |= _named(frame, inner)
+        named = _named(inner)
+        if kind in ("ArrayCompr", "SetCompr", "ObjectCompr"):
+            statements = inner["query"]["stmts"]
+            own = {name for each in statements for name in _declared(each)}
+            named -= own - _early(statements)
+        found |= named
     return found
 
 
@@ -147,7 +171,15 @@ def _not(frame: Frame, expr: Node) -> None:
         frame.unless(f"not {fails}")
 
 
+def must_be_once(patterns: Iterable[Any]) -> None:
+    """Raise where new names stand for two parts, which have to be alike then."""
+    names = [name for pattern in patterns for name in _names(pattern)]
+    if len(set(names)) < len(names):
+        raise Untranslatable("a name for two parts")
+
+
 def _some_in(frame: Frame, literal: Mapping[str, Any]) -> None:
+    must_be_once([literal["key"], literal["value"]])
     collection = expressions.value(frame, literal["collection"])
     member = frame.fresh()
     if literal["key"] is None:
@@ -181,13 +213,15 @@ def _every(frame: Frame, literal: Mapping[str, Any]) -> None:
 
 def _name(frame: Frame, name: str, python: str) -> None:
     if name != "_":
-        frame.names[name] = python
+        frame.name(name, python)
 
 
 def assign(frame: Frame, node: Mapping[str, Any]) -> None:
     """``:=`` and ``=``: give names their values, or compare what has one."""
     left, right = node["lhs"], node["rhs"]
     new = node["op"] == "ColEq"
+    if new:
+        must_be_once([left])
     if new or _open(frame, left):
         found = expressions.value(frame, right)
         return match(frame, left, found, new)
@@ -215,7 +249,7 @@ def match(frame: Frame, pattern: Any, found: str, new: bool) -> None:
         if new or not frame.means(name):
             if not found.isidentifier():
                 found = frame.set(found)
-            frame.names[name] = found
+            frame.name(name, found)
             return
     if kind == "Array":
         base = frame.set(found)

@@ -67,7 +67,11 @@ def key_of(state: State, value: Any) -> Hashable:
     kind = type(value)
     if kind is str:
         return value  # type: ignore[no-any-return]
-    if kind is int or kind is float:
+    if kind is int:
+        return ("number", value)
+    if kind is float:
+        if value.is_integer():
+            raise Unknown  # as a text or a place, 1.0 is not 1, and a set keeps one of them
         return ("number", value)
     if kind is bool or value is None:
         return (kind, value)
@@ -89,7 +93,7 @@ def equal(state: State, a: Any, b: Any) -> bool:
     if kind is str:
         return type(b) is str and a == b
     if kind is int or kind is float:
-        return (type(b) is int or type(b) is float) and a == b
+        return (type(b) is kind or _are_numbers(a, b)) and a == b
     if kind is bool or a is None:
         return a is b
     if kind not in COLLECTIONS:
@@ -104,12 +108,22 @@ def equal(state: State, a: Any, b: Any) -> bool:
     return kind is Members or all(equal(state, member, b[key]) for key, member in a.items())
 
 
+def _are_numbers(a: Any, b: Any) -> bool:
+    """Whether a fraction is compared with a whole number; not where Python rounds what OPA does not."""
+    whole, fraction = (b, a) if type(a) is float else (a, b)
+    if type(whole) is not int or type(fraction) is not float:
+        return False
+    if not -_EXACT < fraction < _EXACT:
+        raise Unknown
+    return True
+
+
 def less(a: Any, b: Any) -> bool:
     """Whether ``a`` comes before ``b``; only among numbers, or among texts."""
     first, second = type(a), type(b)
     if first is str and second is str:
         return a < b  # type: ignore[no-any-return]
-    if (first is int or first is float) and (second is int or second is float):
+    if (first is second and (first is int or first is float)) or _are_numbers(a, b):
         return a < b  # type: ignore[no-any-return]
     raise Unknown
 
@@ -130,6 +144,18 @@ def member_at(state: State, value: Any, key: Any) -> Any:
     if kind is str or kind is int or kind is float or kind is bool or value is None:
         return UNDEFINED
     raise Unknown
+
+
+def stored_at(state: State, value: Any, key: Any) -> Any:
+    """``member_at`` in a reference into the data, where 1 finds the key "1", and "1" a place."""
+    if type(key) is str:
+        if type(value) is dict:
+            return value.get(key, UNDEFINED)
+        if type(value) is list:
+            raise Unknown
+    elif type(value) is dict and type(key) in (int, float):
+        raise Unknown
+    return member_at(state, value, key)
 
 
 def below(state: State, value: Any, key: str) -> Any:
@@ -170,7 +196,7 @@ def ordered(values: Iterable[Any]) -> list[Any]:
     """Values sorted as Rego sorts them; only numbers among themselves, or texts."""
     found = list(values)
     kinds = set(map(type, found))
-    if kinds <= {str} or kinds <= {int, float}:
+    if kinds <= {str} or kinds <= {int} or kinds <= {float}:
         return sorted(found)
     raise Unknown
 
@@ -217,9 +243,22 @@ def put(state: State, gathered: dict[str, Any], key: Any, value: Any) -> None:
     """Put a member into an object that is being gathered; two values for a key are the engine's to tell."""
     if type(key) is not str:
         raise Unknown
-    if key in gathered and not equal(state, gathered[key], value):
-        raise Unknown
+    if key in gathered:
+        _must_be_the_same(state, gathered[key], value)
     gathered[key] = value
+
+
+def _must_be_the_same(state: State, a: Any, b: Any) -> None:
+    """Raise ``Unknown`` where two values differ, be it as 1 and 1.0 do: in which of them stays."""
+    kind = type(a)
+    if kind is not type(b) or not equal(state, a, b):
+        raise Unknown
+    if kind is list:
+        for one, other in zip(a, b, strict=True):
+            _must_be_the_same(state, one, other)
+    elif kind is dict:
+        for key, member in a.items():
+            _must_be_the_same(state, member, b[key])
 
 
 def set_of(state: State, values: Sequence[Any]) -> Members:
@@ -231,8 +270,7 @@ def agreed(state: State, found: Any, value: Any) -> Any:
     """The value of a rule that is worked out more than once; where they differ, the engine tells."""
     if found is UNDEFINED or value is UNDEFINED:
         return value if found is UNDEFINED else found
-    if not equal(state, found, value):
-        raise Unknown
+    _must_be_the_same(state, found, value)
     return found
 
 
