@@ -183,9 +183,17 @@ class Answer:
         events = _Events(self.body.append)
         parser = HttpResponseParser(events)
         # Odd characters in a value are left out with their header, padded chunk sizes are sent and have one
-        # reading. What else it would let through (RFC 9112 5.2, RFC 9110 5.5) is refused here.
+        # reading. What else it would let through (RFC 9112 2.2, 5.2, RFC 9110 5.5) is refused here: to it, a
+        # CR before a value ends its line, and so does a LF behind an odd character.
         parser.set_dangerous_leniencies(lenient_headers=True, lenient_spaces_after_chunk_size=True)
-        if b"\r\n " in raw or b"\r\n\t" in raw or b"\0" in raw:
+        lines = raw.count(b"\r\n")
+        if (
+            raw.count(b"\r") != lines
+            or raw.count(b"\n") != lines
+            or b"\r\n " in raw
+            or b"\r\n\t" in raw
+            or b"\0" in raw
+        ):
             self.fault = faults.malformed()
             return
         try:
@@ -216,7 +224,7 @@ class Answer:
             if lower == "content-length":
                 head.length = int(value)  # llhttp saw to it that it is one number, and there once
             elif lower == "transfer-encoding":
-                encodings += 1 if value.lower() == "chunked" else 2
+                encodings += 1 if value.isascii() and value.lower() == "chunked" else 2
             elif lower == "connection":
                 head.keeps = head.keeps and value.lower() == "keep-alive"
             elif (idle := _KEEP_ALIVE.search(value)) is not None:

@@ -141,7 +141,13 @@ class _Sent:
             return
         if answer is None:
             connection.abort()
-        elif connection.release(answer) and answer.head is not None:
+        elif not connection.release(answer) or answer.head is None:
+            return
+        elif self._body is not None and self._method in _IDEMPOTENT:
+            # A provider that expects no body there (RFC 9110 9.3.1) takes it for the next request, and says
+            # to whoever comes next what was asked by it.
+            connection.abort()
+        else:
             self._pool.keep(connection, answer.head.idle_s)
 
 

@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
         self._is_paused = self._has_ended = False
         self._upload: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._is_full = False
+        self._is_full = self._is_early = False
         self._readable = None
         if sys.platform != "win32":
             self._readable = select.poll()
@@ -62,7 +62,10 @@ class Connection(asyncio.Protocol):
             # Nobody asked: what a provider says of its own accord is nobody's answer.
             self._transport.abort()
             return
+        has_begun = answer.head is not None
         answer.feed(data)
+        if not has_begun and answer.head is not None:
+            self._is_early = self._is_sending
         if answer.fault is not None:
             self._transport.abort()
         self._unread += len(data)
@@ -98,6 +101,12 @@ class Connection(asyncio.Protocol):
     # -- the request
 
     @property
+    def _is_sending(self) -> bool:
+        """Whether some of the request was not yet written."""
+        upload = self._upload
+        return (upload is not None and not upload.done()) or self._transport.get_write_buffer_size() > 0
+
+    @property
     def is_open(self) -> bool:
         """Whether another request can be sent: nothing has arrived since the last one, also no end."""
         if self._transport.is_closing() or self._answer is not None:
@@ -108,6 +117,7 @@ class Connection(asyncio.Protocol):
         """Send a request and expect its answer; a body that comes in pieces is framed already."""
         answer = self._answer = Answer(method)
         self._unread = 0
+        self._is_early = False
         if self._transport.is_closing():
             # Its end may have been told already, and will not be told again.
             answer.close(False)
@@ -193,7 +203,9 @@ class Connection(asyncio.Protocol):
             and head.keeps
             and not self._is_paused
             and not transport.is_closing()
-            # Answered before it was all sent: what is left of it does not go before another request.
+            # Answered before it was all sent: what is left of it does not go before another request, and a
+            # provider that does not wait for it may read it as one.
+            and not self._is_early
             and not transport.get_write_buffer_size()
         ):
             return True
