@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,6 +46,9 @@ app.add_typer(keys.group, name="keys")
 
 def main() -> None:
     """The entry point."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # What models and people wrote has characters that not every terminal's encoding has.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except OSError as exc:

@@ -11,6 +11,7 @@ from typing import Any
 import openai
 from openai import AsyncOpenAI
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +32,7 @@ _RESULTS = {
     "delete_user": {"deleted": 42},
 }
 _MAX_STEPS = 10
+_TABLE_COLUMNS = 120
 _COLOURS = {
     "Allow": "green",
     "Answer": "cyan",
@@ -96,7 +98,7 @@ async def _play(callgate: App, situation: Situation) -> tuple[list[str], Seen]:
                 seen.error = exc.message
                 break
             traces.append(trace)
-            seen.text += message.content or ""
+            seen.texts += [message.content.strip()] if message.content else []
             messages.append(message.model_dump(exclude_none=True))
             messages += [_run(call, seen) for call in message.tool_calls or []]
             if not message.tool_calls:
@@ -155,6 +157,31 @@ def _take_decisions(folder: Path, shown: Sequence[tuple[list[str], Seen]]) -> No
 
 
 def _show(out: Console, rows: Sequence[tuple[Situation, Seen, bool]]) -> None:
+    if out.width < _TABLE_COLUMNS:
+        _list(out, rows)
+    else:
+        _tabulate(out, rows)
+    failed = [situation.title for situation, _, held in rows if not held]
+    if failed:
+        out.print(f"[bold red]Not as promised:[/] {', '.join(failed)}")
+    else:
+        out.print("Every situation did what it says. Next: [bold]callgate serve[/], and README.md.")
+
+
+def _list(out: Console, rows: Sequence[tuple[Situation, Seen, bool]]) -> None:
+    """One situation below the other: a narrow terminal, or a file, would cut calls into columns of words."""
+    for situation, seen, held in rows:
+        title = Text(situation.title, "bold")
+        title.append(", as promised" if held else ", NOT as promised", "green" if held else "bold red")
+        out.print(title)
+        promise = Text(f"as {situation.role}: {situation.promise}", "dim")
+        saw = _saw(seen, "the application ")
+        for part, indent in ((promise, 2), (_trail(seen), 4), (saw, 2)):
+            out.print(Padding(part, (0, 0, 0, indent)), highlight=False)
+        out.print()
+
+
+def _tabulate(out: Console, rows: Sequence[tuple[Situation, Seen, bool]]) -> None:
     table = Table(
         title="Callgate between an application and its model", title_justify="left", show_lines=True
     )
@@ -168,11 +195,6 @@ def _show(out: Console, rows: Sequence[tuple[Situation, Seen, bool]]) -> None:
         mark = Text("yes", "bold green") if held else Text("NO", "bold red")
         table.add_row(title, _trail(seen), _saw(seen), mark)
     out.print(table)
-    failed = [situation.title for situation, _, held in rows if not held]
-    if failed:
-        out.print(f"[bold red]Not as promised:[/] {', '.join(failed)}")
-    else:
-        out.print("Every situation did what it says. Next: [bold]callgate serve[/], and README.md.")
 
 
 def _trail(seen: Seen) -> Text:
@@ -182,8 +204,8 @@ def _trail(seen: Seen) -> Text:
         arguments = dumps(record["arguments_written"]).decode()
         trail.append(f"{record['gen_ai.tool.name']} {arguments}\n", "dim")
         steps = " > ".join(f"{step['guard']} {step['verdict']}" for step in record["trail"])
-        trail.append(f"  {steps}: ", "")
-        trail.append(f"{verdict} ({record['effect']})\n", _COLOURS.get(verdict, ""))
+        trail.append(f"  {steps}\n", "")
+        trail.append(f"  → {verdict} ({record['effect']})\n", _COLOURS.get(verdict, ""))
         for reason in record["reasons"]:
             trail.append(f"  {reason}\n", "italic")
     if not seen.decisions:
@@ -192,13 +214,13 @@ def _trail(seen: Seen) -> Text:
     return trail
 
 
-def _saw(seen: Seen) -> Text:
+def _saw(seen: Seen, who: str = "") -> Text:
     saw = Text()
     for call in seen.ran:
-        saw.append(f"runs {call}\n", "cyan")
-    if seen.text:
-        saw.append(f'reads "{seen.text}"\n')
+        saw.append(f"{who}runs {call}\n", "cyan")
+    for text in seen.texts:
+        saw.append(f'{who}reads "{text}"\n')
     if seen.error:
-        saw.append(f"gets the error: {seen.error}", "red")
+        saw.append(f"{who}gets the error: {seen.error}", "red")
     saw.rstrip()
     return saw

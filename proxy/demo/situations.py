@@ -11,11 +11,16 @@ from typing import Any
 class Seen:
     """What the application saw, and what was recorded."""
 
-    text: str = ""
+    texts: list[str] = field(default_factory=list)
+    """What the assistant said, answer by answer."""
     ran: list[str] = field(default_factory=list)
     """The calls that the application ran, as ``name(arguments)``."""
     error: str = ""
     decisions: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.texts)
 
     def verdicts(self) -> list[str]:
         return [f"{record['gen_ai.tool.name']}: {record['verdict']}" for record in self.decisions]

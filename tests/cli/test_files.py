@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,3 +65,14 @@ def test_a_fault_without_a_file_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(cli, "app", failing)
     with pytest.raises(OSError, match="Input/output"):
         cli.main()
+
+
+def test_an_encoding_that_lacks_a_character(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text(f"{'0' * 64}: {{id: bot, note: après → demain}}\n", encoding="utf-8")
+    command = [sys.executable, "-P", "-m", "proxy", "keys", "list", "--file", str(file)]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"apr\\xe8s \\u2192 demain" in done.stdout
