@@ -9,6 +9,7 @@ import orjson
 
 # RFC 7493 (I-JSON) 2.2: beyond this, JavaScript clients run another number than Python clients do.
 MAX_SAFE_INTEGER = 2**53 - 1
+_BOM = b"\xef\xbb\xbf"
 
 
 class Fault(ValueError):
@@ -99,6 +100,11 @@ def loads_frame(data: bytes) -> Any:
         return orjson.loads(data)
     except ValueError:
         pass
+    # The reader below takes UTF-16 and byte order marks; clients do not.
+    if b"\0" in data:
+        raise Fault("not UTF-8")
+    if data.startswith(_BOM):
+        raise Fault("not valid JSON: it begins with a byte order mark")
     try:
         return json.loads(data, object_pairs_hook=_unique, parse_constant=_not_a_number)
     except RecursionError:
@@ -113,7 +119,7 @@ def has_duplicate_keys(data: bytes) -> bool:
     """Whether some object of this JSON text names a key twice, or is too deep to be sure."""
     try:
         json.loads(data, object_pairs_hook=_unique)
-    except (Fault, RecursionError):
+    except (ValueError, RecursionError):
         return True
     return False
 

@@ -45,6 +45,10 @@ class BadRequest(ValueError):
         self.message, self.param = message, param
 
 
+LEAST_BYTES = 128
+"""What a frame counts for at least, however short it is: so much of memory and time it takes."""
+
+
 @value(frozen=True, slots=True)
 class Caps:
     """How much of one answer may be held."""

@@ -11,8 +11,13 @@ _BLANK_LINE = re.compile(_LINE_END + _LINE_END)
 _SPLIT = re.compile(_LINE_END)
 # Lines that say nothing: blank ones, comments, and the fields that hold neither data nor a name.
 _SILENT = frozenset({b"", b"id", b"retry"})
+# Some clients end lines here too: ``str.splitlines`` does, and with it httpx's ``iter_lines``.
+_OTHER_LINE_END = re.compile(rb"[\x0b\x0c\x1c-\x1e]|\xc2\x85|\xe2\x80[\xa8\xa9]")
+_MAX_NAME_BYTES, _MAX_NAMES = 64, 256
+_names: set[bytes] = set()
+"""Of events that came before, so that each is looked at once."""
 _LF, _CR = 10, 13
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _BLANK_LINES = (b"\n\n", b"\n\r", b"\r\r", b"\n\r\n", b"\r\r\n")
 
 
@@ -102,7 +107,7 @@ class SseDecoder:
         if _CR not in raw and (plain := _plain(raw)) is not None:
             self._first = False
             return plain
-        text = raw.removeprefix(_BOM) if self._first else raw
+        text = raw.removeprefix(BOM) if self._first else raw
         self._first = False
         return _read_lines(raw, text)
 
@@ -118,8 +123,22 @@ def _plain(raw: bytes) -> Frame | None:
     if line == last:
         return Frame(raw, raw[6:-2]) if raw.startswith(b"data: ") else None
     if raw.find(_LF, line + 1) == last and raw.startswith(b"event: ") and raw.startswith(b"data: ", line + 1):
-        return Frame(raw, raw[line + 7 : -2], raw[7:line])
+        name = raw[7:line]
+        return Frame(raw, raw[line + 7 : -2], name) if name in _names or _is_name(name) else None
     return None
+
+
+def _is_name(name: bytes) -> bool:
+    if len(name) > _MAX_NAME_BYTES or _hides_an_event(name):
+        return False
+    if len(_names) < _MAX_NAMES:
+        _names.add(name)
+    return True
+
+
+def _hides_an_event(line: bytes) -> bool:
+    """Whether some client may find an event's data in a line that has none."""
+    return _OTHER_LINE_END.search(line) is not None or (b"data:" in line and b"{" in line)
 
 
 def _end(buffer: bytes | bytearray, search: int) -> int:
@@ -148,15 +167,19 @@ def _line_start(buffer: bytes | bytearray, search: int) -> int:
 def _read_lines(raw: bytes, text: bytes) -> Frame:
     data: list[bytes] = []
     event = b""
+    hides = False
     for line in _SPLIT.split(text):
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
             data.append(value)
-        elif name == b"event":
-            event = value
-        elif name not in _SILENT:
+        elif name == b"event" or name in _SILENT:
+            event = value if name == b"event" else event
+            hides = hides or _hides_an_event(line)
+        else:
             # No event's line, so clients of streams skip it; but a client that did not ask for a stream
             # may read the whole as JSON. It counts as data, to be judged or refused.
             data.append(line)
+    if hides:
+        return Frame(raw, text, event)  # which as data has no reading, so that it goes to nobody
     return Frame(raw, b"\n".join(data) if data else None, event)

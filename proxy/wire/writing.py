@@ -45,6 +45,15 @@ def is_as_written(data: bytes, value: Any) -> bool:
         return False
 
 
+def shortened(message: Any) -> str:
+    """What a provider says of its error, whatever it says it in."""
+    try:
+        said = str(message)[:500] if message else ""
+    except RecursionError:
+        said = ""
+    return said or "the provider reported an error"
+
+
 def joined(pieces: Iterable[str]) -> str:
     """The pieces as one text: halves of a pair that were cut apart are put together, lone ones replaced."""
     text = "".join(pieces)

@@ -9,12 +9,23 @@ from proxy.model import Event, Failure, Fault, Passage, Turn, loads_frame
 from proxy.wire.chat.keys import check_keys, check_lines, may_hide_calls
 from proxy.wire.chat.reading import AnyFrame, Choice, ReadFrame, Reading, RepeatingFrame, take_calls
 from proxy.wire.chat.repeating import Repeated, repeated
-from proxy.wire.codec import BodyReader, Caps, IncompleteTurn, MalformedTurn, as_dict, as_list, sse
-from proxy.wire.sse import Frame
-from proxy.wire.writing import write_json
+from proxy.wire.codec import (
+    LEAST_BYTES,
+    BodyReader,
+    Caps,
+    IncompleteTurn,
+    MalformedTurn,
+    as_dict,
+    as_list,
+    sse,
+)
+from proxy.wire.sse import BOM, Frame
+from proxy.wire.writing import shortened, write_json
 
 # Where frames differ in more than a text, it does not pay to look for what they have in common.
 _MAX_LESSONS = 8
+# As JSON has it: what else ``strip`` takes away, clients do not read over.
+_BLANK = b" \t\r\n"
 
 
 class StreamDecoder:
@@ -76,7 +87,8 @@ class StreamDecoder:
         self._broken, self.done = str(exc), True
 
     def _take_frame(self, frame: Frame) -> AnyFrame | Failure:
-        self._bytes += len(frame.raw)
+        size = len(frame.raw)
+        self._bytes += size if size > LEAST_BYTES else LEAST_BYTES
         if self._bytes > self._caps.max_response_bytes:
             raise MalformedTurn("the answer is larger than limits.max_response_bytes")
         known = self._repeated
@@ -100,7 +112,7 @@ class StreamDecoder:
         return ReadFrame(frame, wire, text)
 
     def _read(self, data: bytes) -> dict[str, Any] | None:
-        data = data.strip()
+        data = data.strip(_BLANK)
         if not data:
             return None
         if data == b"[DONE]":
@@ -159,7 +171,7 @@ class StreamDecoder:
         return text
 
     def _hold(self, passing: AnyFrame) -> None:
-        self._held_bytes += len(passing.frame.raw)
+        self._held_bytes += max(len(passing.frame.raw), LEAST_BYTES)
         if self._held_bytes > self._caps.max_held_bytes:
             raise MalformedTurn("the held part of the answer is larger than limits.max_held_bytes")
         self._held.append(passing)
@@ -195,8 +207,7 @@ def _no_calls(message: dict[str, Any]) -> None:
 def _failure(raw: bytes, data: bytes, wire: dict[str, Any], frame: bytes) -> Failure:
     """The provider's own error; written again where some client could find a call beside it."""
     error = wire.get("error")
-    message = error.get("message") if isinstance(error, dict) else error or wire.get("message")
-    message = str(message)[:500] if message else "the provider reported an error"
+    message = shortened(error.get("message") if isinstance(error, dict) else error or wire.get("message"))
     if may_hide_calls(data):
         raw = frame % write_json({"error": error or {"message": message, "type": "server_error"}})
     return Failure(raw, message)
@@ -225,7 +236,7 @@ def _read_body(raw: bytes) -> dict[str, Any]:
     if not raw.strip():
         raise IncompleteTurn("the answer is empty")
     try:
-        wire = loads_frame(raw)
+        wire = loads_frame(raw.removeprefix(BOM))
     except Fault as exc:
         raise MalformedTurn(f"the answer is {exc}") from None
     return _object(wire, "the answer")

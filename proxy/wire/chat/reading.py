@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from proxy.model import Slot, Turn, Usage, loads_frame
+from proxy.model import MAX_SAFE_INTEGER, Slot, Turn, Usage, loads_frame
 from proxy.wire.chat.calls import Building, ChoiceCalls
 from proxy.wire.codec import MalformedTurn, as_dict
-from proxy.wire.sse import Frame
+from proxy.wire.sse import BOM, Frame
 from proxy.wire.writing import joined
 
 CALL_KEYS = ("tool_calls", "function_call")
@@ -162,6 +162,8 @@ class Reading:
         if known is None:
             if len(self.choices) >= self._max_calls:
                 raise MalformedTurn(f"the answer has more than {self._max_calls} choices")
+            if abs(index) > MAX_SAFE_INTEGER:
+                raise MalformedTurn("the index of a choice is a number that not every client reads alike")
             known = self.choices[index] = Choice(ChoiceCalls(self._max_calls))
         return known
 
@@ -210,6 +212,8 @@ def _is_plain(read: AnyFrame) -> bool:
     choices = read.object.get("choices")
     if not read.frame.is_ended or b"\n" in (data or b"") or not isinstance(choices, list):
         return False
+    if read.frame.raw.startswith(BOM):
+        return False  # clients that keep it do not know the field's name
     return len({choice.get("index") for choice in choices} - {None}) == len(choices)
 
 

@@ -9,18 +9,30 @@ from typing import Any
 from proxy.model import Event, Failure, Fault, Passage, Slot, Turn, Usage
 from proxy.model import loads_frame as loads
 from proxy.model.value import value
-from proxy.wire.codec import BodyReader, Caps, IncompleteTurn, MalformedTurn, as_dict, as_list, sse
+from proxy.wire.codec import (
+    LEAST_BYTES,
+    BodyReader,
+    Caps,
+    IncompleteTurn,
+    MalformedTurn,
+    as_dict,
+    as_list,
+    sse,
+)
 from proxy.wire.responses import items
 from proxy.wire.responses.building import Item, Items
 from proxy.wire.responses.events import event
 from proxy.wire.responses.items import Json
-from proxy.wire.responses.keys import check_keys
-from proxy.wire.sse import Frame
+from proxy.wire.responses.keys import check_keys, check_lines, may_hold_calls
+from proxy.wire.sse import BOM, Frame
+from proxy.wire.writing import shortened
 
 BEGINNING = "response.created"
 BEGINNINGS = {BEGINNING, "response.queued", "response.in_progress"}
 ENDS = {"response.completed", "response.incomplete", "response.cancelled"}
 _TEXT = "response.output_text.delta"
+_LF = 0x0A
+_ERROR = frozenset({"type", "code", "message", "param", "sequence_number", "error"})
 # The events that carry fragments of a call's arguments, and the kind of item that they belong to.
 _FRAGMENTS = {
     "response.function_call_arguments": "function_call",
@@ -110,6 +122,7 @@ class _Reading:
             raise MalformedTurn(f"the answer has more than {self.caps.max_calls} calls")
         calls = [item for item in everything if item.is_call]
         canonical = all(item.regular if raw is None else not _faulted(item) for item in calls)
+        canonical = canonical and all(map(_is_plain, held))
         return Turn(
             id=self.id,
             model=self.model,
@@ -128,6 +141,14 @@ def _faulted(item: Item) -> bool:
     view = item.final
     unread = view is None or not items.call_id(view) or (key is not None and not view.get(key))
     return unread or any(call.fault for call in item.calls)
+
+
+def _is_plain(read: ReadFrame) -> bool:
+    """Whether every client reads the frame: some read line by line, some drop what the stream's end cuts."""
+    frame = read.frame
+    if frame.data is None or frame.data.strip() == b"[DONE]":
+        return True
+    return frame.is_ended and _LF not in frame.data and not frame.raw.startswith(BOM)
 
 
 def _usage(usage: Any) -> Usage | None:
@@ -193,7 +214,7 @@ class StreamDecoder:
         return (_passage(passing), *failed) if passing else failed
 
     def _hold(self, read: ReadFrame) -> None:
-        self._held_bytes += len(read.frame.raw)
+        self._held_bytes += max(len(read.frame.raw), LEAST_BYTES)
         if self._held_bytes > self._caps.max_held_bytes:
             raise MalformedTurn("the held part of the answer is larger than limits.max_held_bytes")
         self._held.append(read)
@@ -211,12 +232,13 @@ class StreamDecoder:
             raise MalformedTurn(f"an event is {exc}") from None
         if not isinstance(wire, dict):
             raise MalformedTurn("an event is not an object")
-        check_keys(data, wire)
+        if check_keys(data, wire) and _LF in data:
+            check_lines(data)
         type = wire.get("type")
         if type == "response.failed":
             return _failed(frame, wire)
         if type == "error" or frame.event == b"error" or (not type and wire.get("error")):
-            return Failure(frame.raw, _message(wire))
+            return _error(frame, wire)
         if not isinstance(type, str):
             raise MalformedTurn("an event has no type")
         if frame.event and frame.event != type.encode(errors="replace"):
@@ -336,13 +358,23 @@ def _passage(reads: list[ReadFrame]) -> Passage:
     return Passage(raw, text, tuple(reads))
 
 
+def _error(frame: Frame, wire: Json) -> Failure:
+    """The provider's own error; written again where some client could take it for another event."""
+    message = _message(wire)
+    is_plain = wire.keys() <= _ERROR and wire.get("type") == "error"
+    if frame.event in (b"", b"error") and (is_plain or not may_hold_calls(frame.data or b"")):
+        return Failure(frame.raw, message)
+    said = {"code": wire.get("code") if isinstance(wire.get("code"), str) else None, "message": message}
+    return Failure(event({**said, "type": "error", "param": None, "error": said}), message)
+
+
 def _failed(frame: Frame, wire: Json) -> Failure:
     """The provider gave up; calls that it had begun are no part of what the client hears."""
     response = as_dict(wire.get("response"), "response")
     output = as_list(response.get("output"), "output")
     kept = [item for item in output if isinstance(item, dict) and _passes(item)]
     raw = frame.raw
-    if len(kept) < len(output):
+    if len(kept) < len(output) or frame.event not in (b"", b"response.failed"):
         raw = event({**wire, "response": {**response, "output": kept}})
     return Failure(raw, _message(response))
 
@@ -356,8 +388,7 @@ def _passes(item: Mapping[str, Any]) -> bool:
 
 def _message(wire: Mapping[str, Any]) -> str:
     error = wire.get("error")
-    message = error.get("message") if isinstance(error, dict) else error or wire.get("message")
-    return str(message)[:500] if message else "the provider reported an error"
+    return shortened(error.get("message") if isinstance(error, dict) else error or wire.get("message"))
 
 
 def body_decoder(caps: Caps) -> BodyReader:
@@ -369,7 +400,7 @@ def _read_body(raw: bytes, caps: Caps) -> Turn:
     if not raw.strip():
         raise IncompleteTurn("the answer is empty")
     try:
-        wire = loads(raw)
+        wire = loads(raw.removeprefix(BOM))
     except Fault as exc:
         raise MalformedTurn(f"the answer is {exc}") from None
     wire = as_dict(wire, "the answer")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from proxy.model import has_duplicate_keys
+from proxy.model import Fault, has_duplicate_keys, loads_frame
 from proxy.wire.codec import MalformedTurn
 from proxy.wire.responses.items import Json
 from proxy.wire.writing import is_as_written
@@ -38,13 +38,14 @@ def may_hold_calls(data: bytes) -> bool:
     return any(word in lowered for word in _CALL_WORDS)
 
 
-def check_keys(data: bytes, wire: Json) -> None:
-    """Raise ``MalformedTurn`` unless every client finds the same calls in an event, or in a body."""
+def check_keys(data: bytes, wire: Json) -> bool:
+    """Raise ``MalformedTurn`` unless every client finds the same calls in an event, or in a body; whether it
+    may hold any."""
     # The JSON reader takes UTF-16, and halves of surrogate pairs in UTF-8; clients do not.
     if _NUL in data:
         raise MalformedTurn("the answer is not UTF-8")
     if not may_hold_calls(data):
-        return
+        return False
     as_written = is_as_written(data, wire)
     if not as_written and has_duplicate_keys(data):
         raise MalformedTurn("the answer names a key twice")
@@ -54,6 +55,25 @@ def check_keys(data: bytes, wire: Json) -> None:
             raise MalformedTurn("the answer spells a key in a way that only some clients read")
     if not as_written and not _is_utf8(data):
         raise MalformedTurn("the answer is not UTF-8")
+    return True
+
+
+def check_lines(data: bytes) -> None:
+    """Raise ``MalformedTurn`` where a line of an event that has several is an event with a call by itself.
+
+    Clients that read line by line would run it.
+    """
+    for line in data.splitlines():
+        if may_hold_calls(line) and _is_event(line):
+            raise MalformedTurn("a line of an event is an event by itself")
+
+
+def _is_event(line: bytes) -> bool:
+    try:
+        wire = loads_frame(line)
+    except Fault:
+        return False
+    return isinstance(wire, dict) and any(key.casefold() == "type" for key in wire)
 
 
 def _objects(wire: Json) -> Iterator[tuple[Json, frozenset[str]]]:
