@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from proxy.model import ToolCall
 from proxy.wire import parallel
+from proxy.wire.chat.nesting import Nesting
 from proxy.wire.codec import MalformedTurn, as_dict
 from proxy.wire.writing import is_exact, is_unicode, is_whole, joined, write_json
 
@@ -44,6 +45,8 @@ class Building:
     inner: dict[str, Any] = field(default_factory=dict)
     """What else stands beside its name."""
     fault: str | None = None
+    _nesting: Nesting | None = None
+    _is_complete: bool = False
 
     @property
     def arguments_json(self) -> str:
@@ -69,6 +72,14 @@ class Building:
             text = text or "{}"
         body = {"name": name, _TEXT_KEY[self.type]: text, **self.inner}
         return {"id": self.id, "type": type, type: body, **self.extra}
+
+    def is_complete(self) -> bool:
+        """Whether the arguments are a whole object. It is asked with each fragment of some calls."""
+        if self._nesting is None:
+            self._nesting = Nesting()
+        if self._nesting.ends_in(self.arguments):
+            self._is_complete = ToolCall.parse("", "", self.arguments_json.rstrip()).fault is None
+        return self._is_complete
 
     def parts(self) -> list[Building]:
         """The calls that stand in it where it is a wrapper; else itself."""
@@ -228,7 +239,7 @@ class ChoiceCalls:
         latest, name = self.calls[-1], body.get("name")
         if not name or not latest.name:
             return latest
-        begins = body.get(_TEXT_KEY[latest.type]) not in (None, "") and _is_complete(latest)
+        begins = body.get(_TEXT_KEY[latest.type]) not in (None, "") and latest.is_complete()
         return None if begins or name != latest.name else latest
 
     def close(self, turn_id: str, choice: int, finish: str | None) -> list[ToolCall]:
@@ -289,11 +300,6 @@ def _type_of(piece: dict[str, Any]) -> CallType | None:
 
 def _is_fragment(piece: dict[str, Any], body: dict[str, Any], type: CallType | None) -> bool:
     return type is not None and piece.keys() == {"index", type} and body.keys() == {_TEXT_KEY[type]}
-
-
-def _is_complete(call: Building) -> bool:
-    text = call.arguments_json.rstrip()
-    return text.endswith("}") and ToolCall.parse("", "", text).fault is None
 
 
 def _given_id(turn_id: str, choice: int, position: int, call: Building) -> str:
