@@ -39,5 +39,6 @@ policy-test: setup ## The tests of the starter policies
 bench: setup ## Cost of Callgate against a bare pass-through, as ratios
 	@$(VENV)/python -m bench
 
-schemas: setup ## Write the generated JSON Schemas anew
-	@$(VENV)/callgate schema config > schemas/config.schema.json
+schemas: setup ## Write the generated JSON Schemas and docs/configuration.md's tables anew
+	@PYTHONPATH=. $(VENV)/python tests/config/reference.py
+	@$(VENV)/callgate schema tool > schemas/tool.schema.json

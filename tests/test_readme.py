@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,3 +82,10 @@ def test_every_command_can_be_found() -> None:
     commands = set(_commands(typer.main.get_command(app), "callgate"))
     assert {"callgate serve", "callgate keys revoke"} <= commands
     assert set(re.findall(r"^\| `(callgate [^`]+)` \|", INDEX, re.MULTILINE)) == commands
+
+
+def test_what_is_generated_has_one_command() -> None:
+    command = ["make", "--dry-run", "--always-make", "schemas"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    assert "tests/config/reference.py" in done.stdout
+    assert "schema tool > schemas/tool.schema.json" in done.stdout
