@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,6 +104,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _together(self) -> Settings:
         faults = [fault for fault in (self._ports(), self._workers(), self._open_door()) if fault]
+        faults += self._routed()
         if faults:
             raise ConfigFault(faults)
         return self
@@ -119,6 +121,14 @@ class Settings(Section):
                 "tickets would not hold (set store.kind: redis, or workers: 1)"
             )
         return None
+
+    def _routed(self) -> Iterator[str]:
+        """A model that nobody serves would refuse every request that is sent to it."""
+        globs = [glob for upstream in self.upstreams for glob in upstream.models]
+        for number, route in enumerate(self.routing):
+            for key, model in (("decide", route.decide), ("answer", route.answer)):
+                if model is not None and not any(fnmatchcase(model, glob) for glob in globs):
+                    yield f"routing[{number}].{key}: no upstream serves {model!r} (see upstreams[].models)"
 
     def _open_door(self) -> str | None:
         """Whoever reaches the port must not be served unless that is written down."""

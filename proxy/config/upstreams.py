@@ -25,6 +25,8 @@ _FRAMING = frozenset({"connection", "content-length", "host", "keep-alive", "pro
     {"te", "trailer", "transfer-encoding", "upgrade"}
 )
 _SECRET_HEADERS = CREDENTIAL_HEADERS | {"cookie", "proxy-authorization"}
+# What people copy from a provider's page where its base is asked for.
+_ROUTES = ("/chat/completions", "/responses", "/messages")
 
 Auth = Annotated[
     Annotated[Literal["passthrough"], Tag("plain")] | Annotated[SecretRef, Tag("reference")], by_shape
@@ -61,6 +63,9 @@ class Upstream(Section):
         parts = split_url(url, ("https", "http"))
         if parts.query or parts.fragment or "?" in url or "#" in url:
             raise ValueError("has a query or a fragment (end it with its path)")
+        for route in _ROUTES:
+            if parts.path.rstrip("/").endswith(route):
+                raise ValueError(f"ends in a route, which is appended to it (leave {route} out)")
         return url
 
     @field_validator("headers")

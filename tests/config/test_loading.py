@@ -118,6 +118,18 @@ FILES: list[tuple[str, list[tuple[str, str]]]] = [
     ("upstreams: [{auth: {env: A, file: b}}]", [("upstreams[0].auth", "one place")]),
     ("upstreams: [{}, {}]", [("upstreams", "two are named 'openai'")]),
     ("upstreams: [{models: []}]", [("upstreams[0].models", "at least 1")]),
+    (
+        "upstreams: [{base_url: 'https://api.openai.com/v1/chat/completions/'}]",
+        [("upstreams[0].base_url", "leave /chat/completions out")],
+    ),
+    (
+        "upstreams: [{base_url: 'https://host/v1/messages'}]",
+        [("upstreams[0].base_url", "leave /messages out")],
+    ),
+    (
+        "{upstreams: [{models: [gpt-*]}], routing: [{models: [a], decide: gpt-5, answer: o4}]}",
+        [("routing[0].answer", "no upstream serves 'o4'")],
+    ),
     ("upstreams: [{base_url: api.openai.com}]", [("upstreams[0].base_url", "https://HOST or http://HOST")]),
     ("upstreams: [{base_url: 'file:///etc/passwd'}]", [("upstreams[0].base_url", "not a URL")]),
     ("upstreams: [{base_url: 'https://k:s3cret@host'}]", [("upstreams[0].base_url", "credentials")]),
