@@ -9,6 +9,9 @@ ENCODINGS = frozenset({"gzip", "deflate"})
 """What can be undone (RFC 9110 8.4.1)."""
 MAX_PIECE_BYTES = 256 * 2**10
 
+_SLICE_BYTES = 4 * 2**10
+"""zlib copies all that is behind a member: of this, at most."""
+
 _GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's window bits that take exactly this container
 
 
@@ -25,6 +28,10 @@ class Decoder:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """What the next bytes say, in pieces; raises ``NotEncoded``."""
+        for at in range(0, len(data), _SLICE_BYTES):
+            yield from self._slice(data[at : at + _SLICE_BYTES])
+
+    def _slice(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._member is None:
                 self._member = zlib.decompressobj(self._window(data[0]))
@@ -38,9 +45,11 @@ class Decoder:
                 piece = member.decompress(data, MAX_PIECE_BYTES)
                 while piece:
                     yield piece
+                    # Behind its end, a member would take what it has left a second time.
+                    if member.eof or len(piece) < MAX_PIECE_BYTES:
+                        break
                     # What a full piece left over may be inside zlib, with all of the input taken.
-                    full = len(piece) == MAX_PIECE_BYTES
-                    piece = member.decompress(member.unconsumed_tail, MAX_PIECE_BYTES) if full else b""
+                    piece = member.decompress(member.unconsumed_tail, MAX_PIECE_BYTES)
             except zlib.error:
                 raise NotEncoded from None
             data = member.unused_data if member.eof else b""
