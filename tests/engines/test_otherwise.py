@@ -35,6 +35,10 @@ allow if {{1} | {2} | {3}} == {{1}}
 allow if {({1}) | {2} | ({3})} == {{1}}
 allow if [{1} | {2} | {3}] == [{1}]
 allow if {"k": {1} | {2} | {3}} == {"k": {1}}
+parts.k := 1 if input.never # allow if count(parts) == 0
+parts.k := 1 if input.never # allow if count(data.p.parts) == 0
+parts.k := 1 if input.never # allow if not parts
+parts.k.l := 1 if input.never # allow if count(parts.k) == 0
 """.strip().splitlines()
 
 SERVED = """
@@ -54,6 +58,11 @@ allow if [({"("} | {2})] == [{"(", 2}]
 allow if {"k": ({1} | {2})} == {"k": {1, 2}}
 allow if [{1} | {2}, 1] == [{1, 2}, 1]
 allow if count({x | x := {1} | {2}}) == 1
+parts["k"] := 1 if input.never # allow if count(parts) == 0
+parts.k contains 1 if input.never # allow if count(parts) == 1
+parts.k := 1 # parts.l := 1 if input.never # allow if count(parts) == 1
+parts.k := 1 if input.never # allow if not parts.k
+parts.k := 1 if input.a # allow if parts.k == 1
 """.strip().splitlines()
 
 
@@ -152,6 +161,10 @@ some k in [1]; data.known.numbered[k] == "one"
 data.known.numbered[input.n] == "one"
 x := input.n; not data.known.numbered[x]
 count([1 | input.s | input.never]) == 0
+count([x | some x in {input.n, 1}]) == 1
+[x | some x in {input.n, 0}] == [0, 1]
+[x | some x in {input.s, "a"}] == ["a", "text"]
+count([1 | some 1 in {sum([1]), input.n}]) == 1
 {{1} | {2} | {3}} == {{1}}
 {"k": {1} | {2} | {3}} == {"k": {1}}
 """.strip().splitlines()
@@ -189,3 +202,19 @@ def test_statements_that_wait_for_one_another_are_left_to_the_engine() -> None:
 )
 def test_what_python_or_the_engine_holds_otherwise_is_not_told(form: str, input: dict[str, Any]) -> None:
     assert forms.said(forms.translation(form, ""), input) == forms.UNKNOWN
+
+
+SLOW = {
+    "sets in sets": "s := {input.long}; t := {s}; count([1 | some i in input.xs; s in t]) >= 0",
+    "sets together": "s := {input.long}; count([1 | some i in input.xs; union({s}) == s]) >= 0",
+    "parts of lists": "count([1 | some i in input.xs; array.slice(input.long, 0, 4000) == []]) == 0",
+    "texts of one length": "count([1 | some text in input.texts; text in input.texts]) >= 0",
+}
+
+
+@pytest.mark.parametrize("form", SLOW.values(), ids=SLOW.keys())
+def test_what_python_takes_long_for_is_left_to_the_engine(form: str) -> None:
+    made = forms.translation(form, "")
+    texts = ["x" * 16_000 + f"{number:03}" for number in range(500)]
+    input = {"xs": list(range(4000)), "long": list(range(4000)), "texts": texts}
+    assert forms.said(made, input) == forms.UNKNOWN

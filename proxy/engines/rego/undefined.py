@@ -195,6 +195,19 @@ class _Checked:
             return
         if any(_layered(rule) for rule in self.policies.rules.get(tuple(parts), ())):
             yield f"{self.rule.module.at(reference)}: {self._worded(reference)} {_LAYERS}"
+        elif self._hollow(tuple(parts)):
+            yield f"{self.rule.module.at(reference)}: {self._worded(reference)} {_HOLLOW}"
+
+    def _hollow(self, path: Path) -> bool:
+        """Whether all that stands below a name are rules with longer ones, none of which may have a value."""
+        below = self.policies.below(path)
+        if not below or any(len(rule) <= len(path) for rule in below):
+            return False
+        definitions = [each for rule in below for each in self.policies.rules[rule]]
+        if any(len(path) <= len(each.module.package) for each in definitions):
+            return False
+        sure = _Sure(self, False)
+        return not any(e.gathers or "RefBrack" in e.ref or sure.defines(e.path) for e in definitions)
 
     def resolved(self, reference: Node) -> tuple[Any, ...]:
         """A reference's parts from ``input`` or ``data`` on; as they stand where it begins with neither."""
@@ -225,6 +238,10 @@ class _Checked:
 _LAYERS = (
     "is a mapping of collections, which has no value in the embedded engine while it is empty: "
     "name one of its keys, or make it by a comprehension"
+)
+_HOLLOW = (
+    "is put together of rules that may all be undefined, and then has no value in the embedded engine: "
+    'name one of its keys, or write the rules with brackets (name["key"] := value)'
 )
 _TWICE = (
     "is named twice, and the embedded engine does not compare what it stands for, as OPA does: "
@@ -299,6 +316,10 @@ class _Sure:
         if path in policies.rules:
             return self._defined(policies.rules[path], path)
         return not policies.below(path) and _holds(policies.data, path)
+
+    def defines(self, path: Path) -> bool:
+        """Whether a rule always has a value."""
+        return self._defined(self.seen.policies.rules[path], path)
 
     def _defined(self, definitions: Sequence[Definition], path: Path) -> bool:
         """Whether a rule, or a function whatever it is given, always has a value."""

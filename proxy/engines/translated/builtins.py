@@ -58,9 +58,13 @@ def _count(state: State, value: Any) -> int:
     if type(value) not in (list, dict, Members, str):
         raise Unknown
     spend_on(state, value)
-    if type(value) is str and not value.isascii() and max(value) > "\uffff":
-        raise Unknown  # the engine counts it as two, and has to say so always or never
+    if type(value) is str and not value.isascii() and _in_units(value) != len(value):
+        raise Unknown  # the engine counts in units, and OPA in characters
     return len(value)
+
+
+def _in_units(text: str) -> int:
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _sum(state: State, value: Any) -> Any:
@@ -156,7 +160,9 @@ def _substring(state: State, text: Any, offset: Any, length: Any) -> str:
 def _slice(state: State, value: Any, start: Any, stop: Any) -> list[Any]:
     if type(value) is not list or exact(start) < 0 or exact(stop) < start:
         raise Unknown
-    return value[start:stop]
+    part = value[start:stop]
+    spend_on(state, part)
+    return part
 
 
 def _get(state: State, value: Any, key: Any, default: Any) -> Any:

@@ -155,7 +155,9 @@ def _set(frame: Frame, inner: Mapping[str, Any]) -> str:
     if inner["items"] and all(map(_is_text, inner["items"])):
         texts = [literal(frame.module, item) for item in inner["items"]]
         return frame.program.constant(f"Members({{{', '.join(f'{text}: {text}' for text in texts)}}})")
-    return frame.set(f"set_of(S, [{_items(frame, inner['items'])}])")
+    worked_out = any(literal(frame.module, item) is None for item in inner["items"])
+    make = "written_set_of" if worked_out else "set_of"
+    return frame.set(f"{make}(S, [{_items(frame, inner['items'])}])")
 
 
 def _object(frame: Frame, inner: Mapping[str, Any]) -> str:

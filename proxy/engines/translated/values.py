@@ -27,6 +27,10 @@ FUEL = 20_000
 
 # What is read or written by C code counts by the piece.
 BYTES_A_STEP, _MEMBERS_A_STEP = 256, 16
+_LONG_BYTES = 4096
+
+# What a key in a set is made of: a word, and the value; of a collection also its parts, counted.
+_COLLECTION, _MAX_PARTS = 3, 64
 
 State = list[Any]
 """The input, the steps that are left, then the value of each rule that was worked out."""
@@ -35,7 +39,10 @@ State = list[Any]
 class Members(dict[Hashable, Any]):
     """A set: each member under a key that is equal for equal values only."""
 
-    __slots__ = ()
+    __slots__ = ("as_written",)
+    as_written: bool
+    """Whether OPA goes through its members in the order in which they are written, and twice where they
+    are the same."""
 
 
 COLLECTIONS = frozenset({list, dict, Members})
@@ -77,14 +84,24 @@ def key_of(state: State, value: Any) -> Hashable:
         return (kind, value)
     if kind is list:
         spend(state, len(value))
-        return ("array", *[key_of(state, member) for member in value])
+        keys = [key_of(state, member) for member in value]
+        return ("array", _weighed(keys), tuple(keys))
     if kind is dict:
         spend(state, len(value))
-        return ("object", frozenset([(key, key_of(state, member)) for key, member in value.items()]))
+        named = {key: key_of(state, member) for key, member in value.items()}
+        return ("object", _weighed(named.values()), frozenset(named.items()))
     if kind is Members:
         spend(state, len(value))
-        return ("set", frozenset(value))
+        return ("set", _weighed(value), frozenset(value))
     raise Unknown
+
+
+def _weighed(keys: Iterable[Hashable]) -> int:
+    """How many parts a key has. Whatever is done with a set goes through all of them, uncounted."""
+    weight = 1 + sum([key[1] if type(key) is tuple and len(key) == _COLLECTION else 1 for key in keys])
+    if weight > _MAX_PARTS:
+        raise Unknown
+    return weight
 
 
 def equal(state: State, a: Any, b: Any) -> bool:
@@ -175,6 +192,8 @@ def pairs(state: State, value: Any) -> Iterable[tuple[Any, Any]]:
         return enumerate(value)
     if kind is dict:
         return value.items() if len(value) < 2 else sorted(value.items(), key=_first)
+    if getattr(value, "as_written", False):
+        raise Unknown
     return [(member, member) for member in ordered(value.values())]
 
 
@@ -210,6 +229,8 @@ def within(state: State, value: Any, collection: Any) -> bool:
         spend_on(state, collection)
         values = collection if kind is list else collection.values()
         if type(value) is str:
+            if len(value) > _LONG_BYTES:
+                spend(state, len(collection) * (len(value) // _LONG_BYTES))
             return value in values  # a text equals nothing but itself
         spend(state, len(collection))
         return any(equal(state, value, member) for member in values)
@@ -264,6 +285,13 @@ def _must_be_the_same(state: State, a: Any, b: Any) -> None:
 def set_of(state: State, values: Sequence[Any]) -> Members:
     """A set of these values."""
     return Members([(key_of(state, value), value) for value in values])
+
+
+def written_set_of(state: State, values: Sequence[Any]) -> Members:
+    """``set_of``, where some of the values are worked out."""
+    made = set_of(state, values)
+    made.as_written = len(values) > 1
+    return made
 
 
 def agreed(state: State, found: Any, value: Any) -> Any:
