@@ -249,10 +249,20 @@ def test_nothing_is_written_again_from_utf16() -> None:
         assert "not UTF-8" in str(read.fault)
 
 
-@pytest.mark.parametrize("index", [2**53, -(2**53), 2**60 + 1])
+@pytest.mark.parametrize("index", [2**53, -(2**53), 2**60 + 1, -1])
 def test_choices_are_told_apart_by_numbers_that_every_client_reads_alike(index: int) -> None:
     read = Read(stream(chunk(calls(call()), index=index), chunk(finish="tool_calls", index=index)))
     assert "not every client reads alike" in str(read.fault)
+
+
+def test_a_body_is_a_response_whatever_type_it_says_it_has() -> None:
+    """Some clients do not tell cases apart."""
+    wire = {**RESPONSE, "type": "response.output_item.done", "Output": [ITEM]}
+    del wire["output"]
+    decoder = ResponsesCodec().decoder(False, Caps())
+    decoder.feed(json.dumps(wire).encode())
+    with pytest.raises(MalformedTurn, match="spells a key"):
+        decoder.close()
 
 
 @pytest.mark.parametrize("protocol", ["chat", "responses"])

@@ -162,7 +162,7 @@ class Reading:
         if known is None:
             if len(self.choices) >= self._max_calls:
                 raise MalformedTurn(f"the answer has more than {self._max_calls} choices")
-            if abs(index) > MAX_SAFE_INTEGER:
+            if not 0 <= index <= MAX_SAFE_INTEGER:  # -1 is the last one of a list to some
                 raise MalformedTurn("the index of a choice is a number that not every client reads alike")
             known = self.choices[index] = Choice(ChoiceCalls(self._max_calls))
         return known

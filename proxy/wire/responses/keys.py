@@ -77,17 +77,18 @@ def _is_event(line: bytes) -> bool:
 
 
 def _objects(wire: Json) -> Iterator[tuple[Json, frozenset[str]]]:
-    """Every object on the way to a call, with the keys that matter in it; a body is a response."""
-    is_event = isinstance(wire.get("type"), str)
-    response = wire.get("response") if is_event else wire
-    if is_event:
+    """Every object on the way to a call, with the keys that matter in it; a body is a response, whatever type
+    it says it has."""
+    found = []
+    if isinstance(wire.get("type"), str):
         yield wire, _EVENT
-    items = [wire.get("item")] if is_event else []
-    if isinstance(response, dict):
-        yield response, _RESPONSE
-        output = response.get("output")
-        items += output if isinstance(output, list) else []
-    yield from ((item, _ITEM) for item in items if isinstance(item, dict))
+        found.append(wire.get("item"))
+    for response in (wire, wire.get("response")):
+        if isinstance(response, dict):
+            yield response, _RESPONSE
+            output = response.get("output")
+            found += output if isinstance(output, list) else []
+    yield from ((item, _ITEM) for item in found if isinstance(item, dict))
 
 
 def _is_utf8(data: bytes) -> bool:
