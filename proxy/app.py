@@ -339,6 +339,7 @@ def _assemble(
         who,
         CODECS,
         max_request_bytes=limits.max_request_bytes,
+        max_request_values=limits.max_request_values,
         keepalive_s=limits.keepalive_s,
         body_timeout_s=limits.body_timeout_s,
         idle_connection_s=limits.idle_connection_s,

@@ -289,6 +289,8 @@ class Limits(Section):
 
     max_request_bytes: Bytes = 20 * 2**20
     """Bytes of a client's request."""
+    max_request_values: Annotated[int, Field(ge=1_000, le=100_000_000)] = 500_000
+    """Values in the JSON of a client's request; an empty list or object counts as two."""
     max_response_bytes: Bytes = 64 * 2**20
     """Bytes of a provider's answer that is not streamed."""
     max_rounds: Annotated[int, Field(ge=0, le=20)] = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from collections.abc import Sequence
 
@@ -11,6 +12,8 @@ from aiohttp.web_protocol import RequestPayloadError
 
 # zlib's window bits that take exactly this container (RFC 9110 8.4.1).
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+# To the end where it has none: what does not match would be tried again from each of its quotes.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 
 
 class Unreadable(Exception):
@@ -91,6 +94,27 @@ def within(body: bytes, max_bytes: int) -> bytes:
 def too_large(max_bytes: int) -> Unreadable:
     message = f"The request is larger than {max_bytes} bytes (limits.max_request_bytes)."
     return Unreadable(413, "request_too_large", message)
+
+
+def few_enough(body: bytes, max_values: int) -> bytes:
+    """The body; raises ``Unreadable`` (413) where its JSON would come to more than ``max_values`` values.
+
+    Twenty megabytes are one picture, or ten million empty lists, which take thirty times as much memory
+    and hold up everybody while they are read.
+    """
+    # A value takes two bytes at least, so that nearly every body is short enough.
+    if len(body) > 2 * max_values and _marks(body) > max_values:
+        rest, strings = _STRING.subn(b"", body, 2 * max_values + 1)
+        if strings > 2 * max_values or _marks(rest) > max_values:
+            message = f"The request holds more than {max_values} JSON values (limits.max_request_values)."
+            raise Unreadable(413, "request_too_large", message)
+    return body
+
+
+def _marks(text: bytes) -> int:
+    """How many values JSON without its strings has, not counting the first; of empty lists and objects, each
+    counts as two."""
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _not_encoded(name: str) -> Unreadable:

@@ -17,7 +17,7 @@ from proxy.core import Core, Incoming
 from proxy.exchange import Exchange
 from proxy.http import azure
 from proxy.http.answering import Client, answer_head
-from proxy.http.bodies import Unreadable, continue_if_expected, decoded, read_body
+from proxy.http.bodies import Unreadable, continue_if_expected, decoded, few_enough, read_body
 from proxy.http.doors import Disposition, Door, DoorTable
 from proxy.http.headers import for_upstream
 from proxy.http.identity import Identity, Recognised, Undecided, Unidentified
@@ -43,6 +43,7 @@ class Proxy:
         codecs: Mapping[str, Codec],
         *,
         max_request_bytes: int,
+        max_request_values: int,
         keepalive_s: float,
         body_timeout_s: float = 60.0,
         stalled_client_s: float = 300.0,
@@ -54,7 +55,7 @@ class Proxy:
         """
         self._core, self._upstream, self._identity = core, upstream, identity
         self._codecs = codecs
-        self._max_request_bytes = max_request_bytes
+        self._max_request_bytes, self._max_request_values = max_request_bytes, max_request_values
         self._keepalive_s, self._body_timeout_s = keepalive_s, body_timeout_s
         self._stalled_client_s, self._idle_connection_s = stalled_client_s, idle_connection_s
         self._doors = doors or DoorTable()
@@ -119,6 +120,13 @@ class Proxy:
             await undecided.settled()
             return self._identity.identify(request.headers, _peer(request))
 
+    async def _whole(self, request: web.BaseRequest) -> bytes:
+        """The body, decoded and within its bounds; raises ``Unreadable``."""
+        size = self._max_request_bytes
+        raw = await read_body(request, size, self._body_timeout_s)
+        raw = decoded(raw, request.headers.getall("content-encoding", ()), size)
+        return few_enough(raw, self._max_request_values)
+
     async def _judge(
         self,
         request: web.BaseRequest,
@@ -128,8 +136,7 @@ class Proxy:
         recognised: Recognised,
         trace_id: str,
     ) -> web.StreamResponse:
-        raw = await read_body(request, self._max_request_bytes, self._body_timeout_s)
-        raw = decoded(raw, request.headers.getall("content-encoding", ()), self._max_request_bytes)
+        raw = await self._whole(request)
         if (deployment := azure.deployment(path)) is not None:
             raw = azure.with_model(raw, deployment)
         client = Client(request, trace_id, self._keepalive_s)
@@ -152,8 +159,7 @@ class Proxy:
         trace_id: str,
     ) -> web.StreamResponse:
         """What the provider stores, without what the client was not given."""
-        raw = await read_body(request, self._max_request_bytes, self._body_timeout_s)
-        raw = decoded(raw, request.headers.getall("content-encoding", ()), self._max_request_bytes)
+        raw = await self._whole(request)
         whole, _, query = path.partition("?")
         base, route = azure.split(whole)
         client = Client(request, trace_id, self._keepalive_s)
@@ -204,8 +210,12 @@ class Proxy:
         size = self._max_request_bytes
         raw = await read_body(request, size, self._body_timeout_s)
         try:
-            body = loads(decoded(raw, request.headers.getall("content-encoding", ()), size))
-        except (Fault, Unreadable):
+            plain = decoded(raw, request.headers.getall("content-encoding", ()), size)
+        except Unreadable:
+            return raw, None
+        try:
+            body = loads(few_enough(plain, self._max_request_values))
+        except Fault:
             return raw, None
         model = body.get("model") if isinstance(body, dict) else None
         return raw, model if isinstance(model, str) else None
