@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 
@@ -9,7 +10,20 @@ from proxy.model import Passage, Turn
 from proxy.ports import Downstream, Headers, Reply, UpstreamFailed
 from proxy.wire.codec import Codec, Encoder
 
+_IN_UTF8 = re.compile(r'(?!.*charset).*|\s*charset=("?)utf-?8\1\s*', re.IGNORECASE | re.DOTALL)
 JSON_HEAD: Headers = (("content-type", "application/json"),)
+
+
+def as_read(headers: Headers, media_type: str) -> Headers:
+    """The head of an answer, with the one type that it was read as.
+
+    Its bytes were read as UTF-8: to a client that is told of UTF-7, say, they are another text.
+    """
+    types = [value for name, value in headers if name.lower() == "content-type"]
+    if len(types) == 1 and _IN_UTF8.fullmatch(types[0].partition(";")[2]):
+        return headers
+    others = [(name, value) for name, value in headers if name.lower() != "content-type"]
+    return (*others, ("content-type", media_type or "application/json"))
 
 
 class Delivery:
@@ -34,11 +48,11 @@ class Delivery:
         """Take the first round's shape; raises ``UpstreamFailed`` when a later round has another."""
         streaming = reply.media_type == "text/event-stream"
         if self._encoder is None:
-            self.streaming, self._head = streaming, reply.headers
+            self.streaming, self._head = streaming, as_read(reply.headers, reply.media_type)
             self._encoder = self._codec.encoder(streaming)
             if streaming:
                 self.status = reply.status
-                await self._down.begin(reply.status, reply.headers, self._codec.keepalive)
+                await self._down.begin(reply.status, self._head, self._codec.keepalive)
         elif streaming != self.streaming:
             raise UpstreamFailed(502, "upstream_malformed", "The provider changed between stream and body.")
 

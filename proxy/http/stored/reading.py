@@ -10,15 +10,16 @@ from time import perf_counter
 from typing import Any
 
 from proxy.core import Core, conversation_id
+from proxy.delivery import as_read
 from proxy.guards.base import Refused, Situation
 from proxy.http.upstream import HttpUpstream
 from proxy.journal import Journal
 from proxy.model import Principal, Request, ToolCall, ToolResult
 from proxy.pipeline import Ruling
-from proxy.ports import Downstream, Headers, Unavailable, UpstreamFailed
+from proxy.ports import Downstream, Headers, Reply, Unavailable, UpstreamFailed
 from proxy.settlements import Settlements
 from proxy.verdicts import Effect, Refusal
-from proxy.wire.codec import BadRequest, Codec, MalformedTurn, Remembered
+from proxy.wire.codec import BadRequest, Caps, Codec, MalformedTurn, Remembered
 
 log = logging.getLogger("callgate.stored")
 
@@ -135,22 +136,17 @@ class Reading:
         """The provider's whole answer; a 404 of its own raises ``NotGiven``, so that both look alike."""
         began = perf_counter()
         path = f"{self.asked.base}{route}{query and '?'}{query}"
-        cap = self.core.caps.max_response_bytes
         payload = body if method == "POST" else None
         async with self.upstream.send(method, path, self.asked.headers, payload, model or None) as reply:
-            check_encoding(reply.headers)
-            raw = bytearray()
-            async for chunk in reply.chunks():
-                raw += chunk
-                if len(raw) > cap:
-                    raise UpstreamFailed(502, "upstream_malformed", "What is stored is too large to be read.")
+            headers = head_of(reply)
+            raw = await whole(reply, self.core.caps)
             self.journal.rounds += 1
             self.journal.upstream_s += perf_counter() - began
             if reply.status == 404:
                 raise NotGiven
             if not 200 <= reply.status < 300:
                 self.journal.outcome, self.journal.error = "upstream_error", f"status {reply.status}"
-            return Answer(reply.status, reply.headers, bytes(raw))
+            return Answer(reply.status, headers, raw)
 
     # -- what is known --------------------------------------------------------------------------
 
@@ -205,11 +201,25 @@ class Reading:
         return rulings
 
 
-def check_encoding(headers: Headers) -> None:
-    """Raise ``UpstreamFailed`` for an answer that cannot be read as it came."""
-    names = {name.lower(): value for name, value in headers}
-    if names.get("content-encoding", "identity") != "identity":
+def head_of(reply: Reply) -> Headers:
+    """The head of an answer as the client is told it.
+
+    Raises ``UpstreamFailed`` for an answer that cannot be read as it came.
+    """
+    codings = [value for name, value in reply.headers if name.lower() == "content-encoding"]
+    if any(coding.strip().lower() not in ("", "identity") for coding in codings):
         raise UpstreamFailed(502, "upstream_malformed", "The provider's answer is encoded, unasked.")
+    return as_read(reply.headers, reply.media_type)
+
+
+async def whole(reply: Reply, caps: Caps) -> bytes:
+    """All of an answer; raises ``UpstreamFailed`` where it is cut, or larger than may be held."""
+    raw = bytearray()
+    async for chunk in reply.chunks():
+        raw += chunk
+        if len(raw) > caps.max_response_bytes:
+            raise UpstreamFailed(502, "upstream_malformed", "What is stored is too large to be read.")
+    return bytes(raw)
 
 
 def going(calls: Sequence[ToolCall], known: Remembered, rulings: dict[int, Ruling]) -> list[str | None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from proxy.http.stored.query import Query
-from proxy.http.stored.reading import Answer, NotGiven, Reading, check_encoding, going, settled
+from proxy.http.stored.reading import Answer, NotGiven, Reading, going, head_of, settled, whole
 from proxy.http.stored.resuming import Resumed
 from proxy.model import Event, Failure, Request, Turn
 from proxy.pipeline import Ruling
@@ -157,17 +157,16 @@ class Telling:
         path = f"{reading.asked.base}{self.routes}/{stored}?{text}"
         send = reading.upstream.send("GET", path, reading.asked.headers, None, self.known.model or None)
         async with send as reply:
-            check_encoding(reply.headers)
+            headers = head_of(reply)
             if reply.status == 404 and not resumed.begun:
                 raise NotGiven
             reading.journal.rounds += 1
             if not 200 <= reply.status < 300:
-                raw = b"".join([chunk async for chunk in reply.chunks()])
-                return Answer(reply.status, reply.headers, raw)
+                return Answer(reply.status, headers, await whole(reply, reading.core.caps))
             if reply.media_type != "text/event-stream":
                 raise UpstreamFailed(502, "upstream_malformed", "The provider did not answer with a stream.")
             decoder = reading.codec.decoder(True, reading.core.caps)
-            await resumed.begin(reply.headers, encoder)
+            await resumed.begin(headers, encoder)
             async for chunk in reply.chunks():
                 if await self._pass(decoder.feed(chunk), encoder, resumed):
                     return None

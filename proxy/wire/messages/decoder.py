@@ -6,11 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from proxy.model import Event, Failure, Passage, Turn
-from proxy.wire.codec import BodyReader, Caps, IncompleteTurn, MalformedTurn, as_dict, as_list, sse
+from proxy.wire.codec import (
+    LEAST_BYTES,
+    BodyReader,
+    Caps,
+    IncompleteTurn,
+    MalformedTurn,
+    as_dict,
+    as_list,
+    sse,
+)
 from proxy.wire.messages.blocks import Block, ReadFrame, may_hide_calls
-from proxy.wire.messages.reading import Reading, read_object
-from proxy.wire.sse import Frame
+from proxy.wire.messages.reading import Reading, check_lines, read_object
+from proxy.wire.sse import BOM, Frame
+from proxy.wire.writing import shortened
 
+_LF = 0x0A
 _PIECES = ("content_block_delta", "content_block_start", "content_block_stop")
 # These find their place among the held items by themselves.
 _ORDERED = ("message_start", "message_delta", "message_stop")
@@ -76,13 +87,14 @@ class StreamDecoder:
 
     def _hold(self, read: ReadFrame) -> None:
         frame = read.frame
-        self._raw_bytes += len(frame.raw)
+        self._raw_bytes += max(len(frame.raw), LEAST_BYTES)
         if self._raw_bytes > self._caps.max_held_bytes:
             raise MalformedTurn("the held part of the answer is larger than limits.max_held_bytes")
         self._raw.append(frame.raw)
         named = read.wire is None or frame.event == str(read.wire.get("type")).encode(errors="replace")
-        # Clients may drop an event that has no name, or no blank line after it.
-        self._reading.canonical = self._reading.canonical and named and frame.is_ended
+        # Clients may drop an event that has no name, or no blank line after it; some read line by line.
+        whole = frame.is_ended and _LF not in (frame.data or b"") and not frame.raw.startswith(BOM)
+        self._reading.canonical = self._reading.canonical and named and whole
         if (block := read.block) is not None:
             if not block.frames and block not in self._items:
                 self._items.append(block)
@@ -203,7 +215,10 @@ def _read(frame: Frame) -> dict[str, Any] | None:
     data = frame.data
     if data is None or data.strip() == b"[DONE]":
         return None
-    return read_object(data, "an event")
+    wire = read_object(data, "an event")
+    if _LF in data:
+        check_lines(data)
+    return wire
 
 
 def _check_unknown(kind: Any, wire: dict[str, Any], data: bytes) -> None:
@@ -214,8 +229,7 @@ def _check_unknown(kind: Any, wire: dict[str, Any], data: bytes) -> None:
 
 def _error_message(wire: dict[str, Any]) -> str:
     error = wire.get("error")
-    message = error.get("message") if isinstance(error, dict) else error or wire.get("message")
-    return str(message)[:500] if message else "the provider reported an error"
+    return shortened(error.get("message") if isinstance(error, dict) else error or wire.get("message"))
 
 
 def body_decoder(caps: Caps) -> BodyReader:
@@ -226,7 +240,7 @@ def body_decoder(caps: Caps) -> BodyReader:
 def _read_body(raw: bytes, caps: Caps) -> Turn:
     if not raw.strip():
         raise IncompleteTurn("the answer is empty")
-    wire = read_object(raw, "the answer")
+    wire = read_object(raw.removeprefix(BOM), "the answer")
     reading = Reading(caps)
     reading.take_head(wire)
     for content in as_list(wire.get("content"), "content"):

@@ -124,7 +124,7 @@ class StreamEncoder:
     def _see(self, block: Block, wire: dict[str, Any]) -> None:
         self._open = None if wire["type"] == "content_block_stop" else block
         part = wire.get("delta") or wire.get("content_block") or {}
-        seal = part.get("signature") or part.get("data")
+        seal = part.get("signature") or part.get("data") if isinstance(part, dict) else None
         if isinstance(seal, str) and seal:
             self._sealed.add(seal)
 
