@@ -6,10 +6,11 @@ import asyncio
 import logging
 import os
 import socket
+import struct
 from collections.abc import Mapping
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
@@ -196,8 +197,7 @@ class Proxy:
             except UpstreamFailed as exc:
                 # The answer has begun: the only honest end is none.
                 log.warning("a passed answer was cut off: %s", exc.message)
-                if request.transport is not None:
-                    request.transport.abort()
+                _cut_off(request)
             return response
 
     async def _passed_body(self, request: web.BaseRequest) -> tuple[Any, str | None]:
@@ -219,6 +219,18 @@ class Proxy:
             return raw, None
         model = body.get("model") if isinstance(body, dict) else None
         return raw, model if isinstance(model, str) else None
+
+
+def _cut_off(request: web.BaseRequest) -> None:
+    """End the client's connection in the midst of an answer."""
+    transport = request.transport
+    if transport is None:
+        return
+    connection = transport.get_extra_info("socket")
+    if request.version < HttpVersion11 and connection is not None and connection.family != socket.AF_UNIX:
+        # To a client of HTTP/1.0 the end of the connection is that of an answer, but for a reset.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def _trace_id() -> str:

@@ -192,6 +192,17 @@ async def test_a_cut_answer_does_not_look_whole(before: Before, case: str) -> No
                 await answer.read()
 
 
+@pytest.mark.parametrize("case", CUT)
+async def test_a_client_that_reads_to_the_end_is_not_given_one(before: Before, case: str) -> None:
+    async with RawProvider([CUT[case]]) as provider:
+        callgate = await before(provider)
+        reader, writer = await asyncio.open_connection("127.0.0.1", callgate.port)
+        writer.write(b"GET /v1/models HTTP/1.0\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
+
+
 async def test_nothing_follows_an_answer_that_failed_here(
     before: Before, monkeypatch: pytest.MonkeyPatch
 ) -> None:

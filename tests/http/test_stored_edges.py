@@ -189,7 +189,7 @@ async def _kept_then(tmp_path: Any, *answers: bytes, first: Json | None = None) 
     given = first or response("resp_1", message("Hello."), call("get_user", "call_get"))
     provider = RawProvider([http(given), *answers], keep=True)
     await provider.__aenter__()
-    return provider, await start(provider, tmp_path)
+    return provider, await start(provider, tmp_path, limits={"max_response_bytes": 4096})
 
 
 def plain(status: str, body: bytes, type: str = "application/json", more: str = "") -> bytes:
@@ -205,6 +205,14 @@ FAULTS: dict[str, tuple[str, bytes, int, str | None]] = {
     "a list": ("", plain("200 OK", b"[]"), 502, "upstream_malformed"),
     "two outputs": ("", plain("200 OK", b'{"id":"resp_1","output":[],"output":[]}'), 200, None),
     "encoded": ("", plain("200 OK", b"x", more="Content-Encoding: br\r\n"), 502, "upstream_malformed"),
+    "encoded, and then not": (
+        "",
+        plain("200 OK", b"x", more="Content-Encoding: br\r\nContent-Encoding: identity\r\n"),
+        502,
+        "upstream_malformed",
+    ),
+    "larger than may be held": ("", plain("200 OK", b"x" * 5000), 502, "upstream_malformed"),
+    "a stream refused at length": ("?stream=true", plain("500 No", b"x" * 5000), 502, "upstream_malformed"),
     "a call twice": (
         "",
         http(response("resp_1", call("get_user", "call_get"), call("drop_table", "call_get"))),
@@ -265,6 +273,22 @@ async def test_a_fault_of_the_provider_gives_nothing_away(
     assert not secrets_in(told if isinstance(told, dict) else {})
     if code is not None:
         assert found.error["code"] == code
+
+
+@pytest.mark.parametrize("rest", ["", "?stream=true"])
+async def test_what_is_stored_is_told_in_the_charset_that_it_was_read_in(
+    tmp_path: Any, client_of: ClientOf, rest: str
+) -> None:
+    media = "text/event-stream" if rest else "application/json"
+    body = b": \n\n" if rest else orjson.dumps(response("resp_1", message("+ACI-")))
+    provider, callgate = await _kept_then(tmp_path, plain("200 OK", body, f"{media}; charset=utf-7"))
+    try:
+        await client_of(callgate).responses.create(**request())
+        found = await ask(callgate, "GET", f"/responses/resp_1{rest}")
+    finally:
+        await callgate.stop()
+        await provider.__aexit__()
+    assert (found.status, found.headers["content-type"]) == (200, media)
 
 
 async def test_a_resumed_stream_that_is_cut_ends_in_an_error(serve: Serve, client_of: ClientOf) -> None:
