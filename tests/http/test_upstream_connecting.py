@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import re
 import socket
 import ssl
 from pathlib import Path
@@ -202,3 +203,96 @@ async def test_a_connection_that_comes_too_late_is_not_left_open() -> None:
         await upstream.close()
         assert (await asking).code == "upstream_unreachable"
         assert provider.requests == []
+
+
+CURE = "(look at upstreams[].base_url and the network)"
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the operator is told, without which provider it is about."""
+    lines = [record for record in caplog.records if record.name == "callgate.upstream"]
+    return [f"{line.levelname} {line.getMessage().split(maxsplit=4)[4]}" for line in lines]
+
+
+async def test_the_operator_is_told_once_that_an_outage_begins_and_once_that_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with socket.socket() as link:
+        # Bound, and not listening: whoever connects is refused.
+        link.bind(("127.0.0.1", 0))
+        port = link.getsockname()[1]
+        async with client_of(f"http://127.0.0.1:{port}/v1?key=s3cret") as upstream:
+            for _ in range(2):
+                failures = await asyncio.gather(*(fails(upstream) for _ in range(4)))
+                assert {failure.code for failure in failures} == {"upstream_unreachable"}
+            assert said(caplog) == [f"ERROR cannot be reached: Connection refused {CURE}"]
+            assert f"upstream 'one' at 127.0.0.1:{port} cannot" in caplog.text
+            assert "s3cret" not in caplog.text
+
+            provider = Provider(playing(HELLO))
+            async with await asyncio.start_server(provider._accept, sock=link):
+                await asyncio.gather(*(get(upstream) for _ in range(4)))
+            assert said(caplog)[1:] == ["WARNING can be reached again"]
+
+
+@pytest.mark.parametrize(
+    ("url", "cause"),
+    [
+        ("http://nobody.invalid/v1", "resolution|not known|No address"),
+        (f"http://{'a' * 80}.example/v1", "too long"),
+        ("http://127.0.0.1:{}/v1", "no connection within 0.2 s"),
+        ("https://127.0.0.1:{}/v1", "self-signed certificate"),
+    ],
+    ids=["no such name", "no name", "too late", "not trusted"],
+)
+async def test_the_operator_is_told_why(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, certified: Path, url: str, cause: str
+) -> None:
+    if cause.startswith("no connection"):
+        monkeypatch.setattr("proxy.http.upstream.pool._addresses_of", lambda host, port: asyncio.sleep(9))
+    async with Secure(playing(HELLO), certified) as provider:
+        timeout_s = 0.2 if cause.startswith("no connection") else 5
+        async with client_of(url.format(provider.port), connect_timeout_s=timeout_s) as upstream:
+            await fails(upstream)
+    (line,) = said(caplog)
+    assert re.search(cause, line)
+    assert line.endswith(CURE)
+
+
+async def test_who_is_told_late_of_an_outage_that_is_over_does_not_begin_another(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Provider(playing(HELLO)) as provider:
+        address = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", provider.port))
+        asked: list[asyncio.Future[Any]] = []
+
+        async def look_up(pool: Any) -> Any:
+            asked.append(asyncio.get_running_loop().create_future())
+            return await asked[-1]
+
+        monkeypatch.setattr("proxy.http.upstream.pool.Pool._look_up", look_up)
+        async with client_of(provider) as upstream:
+            late = asyncio.ensure_future(fails(upstream))
+            prompt = asyncio.ensure_future(get(upstream))
+            await asyncio.sleep(0)
+            asked[1].set_result([address])
+            assert await prompt == b"hello"
+            asked[0].set_exception(OSError("no route"))
+            assert (await late).code == "upstream_unreachable"
+            assert said(caplog) == []
+
+
+async def test_neither_who_leaves_nor_a_pool_that_closes_is_an_outage(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with paired(HELLO) as (_, upstream):
+        leaving = asyncio.ensure_future(get(upstream))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        closed = asyncio.ensure_future(fails(upstream))
+        await asyncio.sleep(0)
+        await upstream.close()
+        assert (await closed).code == "upstream_unreachable"
+    assert said(caplog) == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
+import os
 import socket
 import ssl
 from collections.abc import Sequence
@@ -14,6 +16,8 @@ from yarl import URL
 from proxy.http.upstream import faults
 from proxy.http.upstream.connection import Connection
 from proxy.http.upstream.endpoint import Endpoint
+
+log = logging.getLogger("callgate.upstream")
 
 _IDLE_S = 15.0
 """For how long a connection is kept that nobody uses: less than any provider keeps it."""
@@ -29,6 +33,8 @@ class Pool:
         url = URL(endpoint.base_url)
         self._endpoint = endpoint
         self._host, self._port = url.raw_host or "", url.port or 0
+        # Not the whole URL: its query may hold a key.
+        self._name = f"upstream {endpoint.name!r} at {url.host_port_subcomponent}"
         self._tls = _context(endpoint.tls) if url.scheme == "https" else None
         self._loop = asyncio.get_running_loop()
         self._open: set[Connection] = set()
@@ -38,6 +44,8 @@ class Pool:
         self._believed_until = 0.0
         self._looking_up = asyncio.Lock()
         self._is_closed = False
+        self._is_out = False
+        self._reached = 0
         self._emptied: asyncio.Future[None] | None = None
 
     @property
@@ -70,13 +78,30 @@ class Pool:
         """A new connection; raises ``UpstreamFailed`` where there is none to be had in time."""
         timeout_s = self._endpoint.connect_timeout_s
         deadline = asyncio.timeout(timeout_s)
+        reached = self._reached
         try:
             async with deadline:
-                return await self._connect()
-        except (OSError, UnicodeError):
+                connection = await self._connect()
+        except (OSError, UnicodeError) as exc:
             # A name may have moved: the next one asks again.
             self._believed_until = 0.0
+            # Who began before another was connected may only now be told of an outage that is over.
+            if reached == self._reached:
+                self._say_out(f"no connection within {timeout_s:g} s" if deadline.expired() else _cause(exc))
             raise (faults.no_connection(timeout_s) if deadline.expired() else faults.unreachable()) from None
+        self._reached += 1
+        if self._is_out:
+            self._is_out = False
+            log.warning("%s can be reached again", self._name)
+        return connection
+
+    def _say_out(self, cause: str) -> None:
+        """Tell the operator, once for each outage, what clients are not told."""
+        if not self._is_out and not self._is_closed:
+            self._is_out = True
+            log.error(
+                "%s cannot be reached: %s (look at upstreams[].base_url and the network)", self._name, cause
+            )
 
     async def close(self) -> None:
         """Close every connection, and wait until they are."""
@@ -134,6 +159,14 @@ class Pool:
             del self._kept[connection]
             connection.abort()
         self._sweeping = self._loop.call_later(_IDLE_S, self._sweep) if self._kept else None
+
+
+def _cause(exc: OSError | UnicodeError) -> str:
+    if isinstance(exc, ssl.SSLError):  # its errno is OpenSSL's, and means something else to the system
+        return getattr(exc, "verify_message", "") or exc.reason or str(exc)
+    if isinstance(exc, OSError) and exc.errno is not None and exc.errno > 0:
+        return os.strerror(exc.errno)
+    return (exc.strerror if isinstance(exc, OSError) else None) or str(exc) or "it closed the connection"
 
 
 async def _addresses_of(host: str, port: int) -> Sequence[AddrInfoType]:
