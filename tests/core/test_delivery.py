@@ -1,4 +1,4 @@
-"""An answer is told in the charset that it was read in: in another, its bytes are another text."""
+"""What a client is told of its answer: one shape over all rounds, and the charset that it was read in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 from proxy.delivery import Delivery
-from proxy.ports import Headers
+from proxy.ports import Headers, UpstreamFailed
 from tests.core.harness import FakeReply
 from tests.core.protocols import PROTOCOLS
 
@@ -61,3 +61,15 @@ async def test_what_says_utf8_or_nothing_goes_on_as_it_is(media: str, rest: str)
 async def test_one_type_is_told() -> None:
     assert await head("application/json", "text/event-stream") == ["application/json"]
     assert await head() == ["application/json"]
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [("text/event-stream", "application/json"), ("application/json", "text/event-stream")]
+)
+async def test_an_answer_keeps_its_shape_over_all_rounds(first: str, then: str) -> None:
+    delivery = Delivery(PROTOCOLS["chat"].codec, Down())
+    for _ in range(2):
+        await delivery.begin(FakeReply(200, (), first, [], ""))
+    with pytest.raises(UpstreamFailed, match="between stream and body") as caught:
+        await delivery.begin(FakeReply(200, (), then, [], ""))
+    assert (caught.value.status, caught.value.code) == (502, "upstream_malformed")
