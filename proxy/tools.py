@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -20,8 +20,11 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
+from pydantic_core import ErrorDetails
 
+from proxy import strict_yaml
 from proxy.model import OfferedTool
+from proxy.strict_yaml import YamlFault
 
 ToolEffect = Literal["read", "write", "destructive"]
 
@@ -71,6 +74,26 @@ class ResultRule(BaseModel):
         if wrong := [pointer for pointer in value if not pointer.startswith("/")]:
             raise ValueError(f"{wrong[0]!r} is no JSON pointer: it begins with /")
         return value
+
+
+_TRUTHS_OF_1_1 = frozenset({"yes", "no", "on", "off"})
+
+
+def _no_truth(schema: Any) -> str | None:
+    """A value of a boolean in a schema that only YAML 1.1 reads as one: nothing would ever equal it."""
+    waiting, seen = [schema], set[int]()
+    while waiting:
+        value = waiting.pop()
+        if not isinstance(value, dict | list) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        waiting.extend(value.values() if isinstance(value, dict) else value)
+        if isinstance(value, dict) and value.get("type") in ("boolean", ["boolean"]):
+            enum = value.get("enum")
+            for one in (value.get("const"), *(enum if isinstance(enum, list) else ())):
+                if isinstance(one, str) and one.lower() in _TRUTHS_OF_1_1:
+                    return one
+    return None
 
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -124,6 +147,8 @@ class ToolSpec(BaseModel):
     def _an_object_schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         if value is not None and value.get("type", "object") != "object":
             raise ValueError("a tool's parameters are one object: type must be 'object'")
+        if (word := _no_truth(value)) is not None:
+            raise ValueError(f"{word!r} is text, and stands where a boolean is meant: write true or false")
         return value
 
     @classmethod
@@ -209,10 +234,8 @@ class Registry:
         origins: dict[str, Path] = {}
         faults: list[str] = []
         for file in registry_files(paths, faults):
-            try:
-                spec = _read(file)
-            except (OSError, ValueError) as exc:
-                faults.append(f"{file}: {_word(exc)}")
+            spec = _read(file, faults)
+            if spec is None:
                 continue
             if spec.name in specs:
                 faults.append(f"{file}: tool {spec.name!r} is already described in {origins[spec.name]}")
@@ -242,18 +265,36 @@ def _below(path: Path, root: Path) -> tuple[str, ...]:
     return path.relative_to(root).parts
 
 
-def _read(file: Path) -> ToolSpec:
-    with file.open(encoding="utf-8") as stream:
-        try:
-            content = yaml.safe_load(stream)
-        except yaml.YAMLError as exc:
-            raise ValueError(f"not valid YAML: {exc}") from None
-    if not isinstance(content, dict):
-        raise ValueError("a tool is one YAML mapping with at least a name")
-    return ToolSpec.model_validate(content)
+def _read(file: Path, faults: list[str]) -> ToolSpec | None:
+    try:
+        content, duplicates = strict_yaml.read(file.read_bytes())
+        faults.extend(duplicate.at(file) for duplicate in duplicates)
+        if not isinstance(content, dict):
+            raise YamlFault("a tool is one YAML mapping with at least a name")
+        return ToolSpec.model_validate(content)
+    except YamlFault as exc:
+        faults.append(exc.at(file))
+    except ValidationError as exc:
+        faults.append(f"{file}: {worded(exc)}")
+    except OSError as exc:
+        faults.append(f"{file}: {exc.strerror or exc} (name files that can be read)")
+    return None
 
 
-def _word(exc: Exception) -> str:
-    if isinstance(exc, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'tool'}: {e['msg']}" for e in exc.errors())
-    return str(exc)
+def worded(exc: ValidationError) -> str:
+    """What is wrong with a description of a tool, each fault with its place in it."""
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'tool'}: {_problem(e)}" for e in exc.errors())
+
+
+def _problem(error: ErrorDetails) -> str:
+    if error["type"] != "extra_forbidden":
+        return error["msg"].removeprefix("Value error, ")
+    model: Any = ToolSpec
+    for step in error["loc"][:-1]:
+        model = _RULES.get(str(step), model)
+    near = get_close_matches(str(error["loc"][-1]), model.model_fields, 1, cutoff=0.5)
+    known = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(model.model_fields)}"
+    return f"unknown key; {known}"
+
+
+_RULES = {"cache": CacheRule, "limits": CallLimits, "confirm": ConfirmRule, "results": ResultRule}

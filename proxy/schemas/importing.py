@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from proxy import strict_yaml
 from proxy.schemas import yamls
 from proxy.schemas.definitions import Definition
-from proxy.tools import Registry, ToolEffect, ToolSpec
+from proxy.tools import Registry, ToolEffect, ToolSpec, worded
 
 _READS = re.compile(
     r"(?:get|list|search|find|fetch|read|lookup|look|show|describe|query|count|check|view|browse|retrieve|"
@@ -78,11 +79,11 @@ def make(
     for name, same in by_name.items():
         try:
             text = _text(same, effect)
-            spec = ToolSpec.model_validate(yamls.load(text))
+            spec = ToolSpec.model_validate(strict_yaml.load(text))
             if spec.parameters != _schema(same[-1]):
                 raise ValueError("its parameters cannot be written as YAML")
         except ValidationError as exc:
-            faults.append(f"{same[-1].place.at('')}: tool {name!r}: {exc.errors()[0]['msg']}")
+            faults.append(f"{same[-1].place.at('')}: tool {name!r}: {worded(exc)}")
         except ValueError as exc:
             faults.append(f"{same[-1].place.at('')}: tool {name!r}: {exc}")
         else:

@@ -118,7 +118,7 @@ def _parameters(schemas: _Schemas, item: Json, operation: Json) -> Json:
             continue
         name = name if name not in properties else f"{where}_{name}"
         properties[name] = schemas.parameter(parameter)
-        if where == "path" or parameter.get("required") is True:
+        if where == "path" or _is_true(parameter.get("required")):
             required.append(name)
     body, is_needed = schemas.body(operation)
     flat = _members(body)
@@ -214,7 +214,7 @@ class _Schemas:
             raise OpenApiFault(f"its body is {next(iter(content))}, not JSON")
         schema = media.get("schema") if isinstance(media, dict) else None
         read = self.schema(_deref(self._document, schema) if isinstance(schema, dict) else {})
-        return _described(read, body), body.get("required") is True
+        return _described(read, body), _is_true(body.get("required"))
 
     def schema(self, schema: Any, depth: int = 0) -> Any:
         """A schema as JSON Schema 2020-12, without references out of it."""
@@ -292,7 +292,7 @@ class _Schemas:
 
     def _is_answer(self, schema: Any) -> bool:
         """Whether a property only comes back, and is never sent."""
-        return isinstance(schema, dict) and schema.get("readOnly") is True
+        return isinstance(schema, dict) and _is_true(schema.get("readOnly"))
 
 
 def _refs(value: Any, depth: int) -> Iterator[str]:
@@ -308,6 +308,11 @@ def _refs(value: Any, depth: int) -> Iterator[str]:
             yield from _refs(below, depth + 1)
 
 
+def _is_true(said: Any) -> bool:
+    """Whether a document says so, be it in the words of YAML 1.1, which many are written in."""
+    return said is True or (isinstance(said, str) and said.lower() in ("yes", "on"))
+
+
 def _modernise(out: Json, schema: Json) -> None:
     """What OpenAPI 3.0 says in its own way, as JSON Schema 2020-12 says it."""
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
@@ -316,7 +321,7 @@ def _modernise(out: Json, schema: Json) -> None:
                 out[exclusive] = out.pop(bound)
         elif is_exclusive is not None:
             out[exclusive] = is_exclusive
-    if schema.get("nullable") is True:
+    if _is_true(schema.get("nullable")):
         if isinstance(kind := out.get("type"), str):
             out["type"] = [kind, "null"]
         if isinstance(values := out.get("enum"), list) and None not in values:

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from proxy import strict_yaml
 from proxy.schemas import yamls
 from proxy.schemas.definitions import Definition
 from proxy.tools import Registry, ToolSpec
@@ -60,8 +59,8 @@ class Pinning:
         text = self.path.read_text(encoding="utf-8")
         changed = f"{_PIN.sub('', text).rstrip()}\n{yamls.dump({'pin': pins[0] if len(pins) == 1 else pins})}"
         try:
-            reads = ToolSpec.model_validate(yaml.safe_load(changed))
-        except (yaml.YAMLError, ValueError):
+            reads = ToolSpec.model_validate(strict_yaml.load(changed))
+        except ValueError:
             reads = None
         if reads != self.spec.model_copy(update={"pin": tuple(pins)}):
             raise ValueError(f"{self.path}: cannot be changed by itself: write pin: {pins} into it by hand")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from proxy import strict_yaml
 from proxy.model import Fault, OfferedTool, loads
 from proxy.record import DecisionRecord, DefinitionRecord
 from proxy.schemas import openapi, yamls
 from proxy.schemas.definitions import Definition, Place, read
 from proxy.sinks.chain import entries, segments
 from proxy.sinks.reading import record_of
-from proxy.tools import ToolSpec, registry_files
+from proxy.strict_yaml import YamlFault
+from proxy.tools import ToolSpec, registry_files, worded
 
 MAX_FILE_BYTES = 64 * 2**20
 # With one of these, what has a name is a tool as an API takes it.
@@ -89,6 +91,8 @@ def _file(file: Path, found: Found) -> None:
                 found.definitions.append(one)
             else:
                 found.faults.append(str(one))
+    except YamlFault as exc:
+        found.faults.append(exc.at(file))
     except (OSError, ValueError) as exc:
         found.faults.append(f"{file}: {_word(exc)}")
     if before == (len(found.definitions), len(found.faults)):
@@ -98,7 +102,8 @@ def _file(file: Path, found: Found) -> None:
 def _read(file: Path) -> Iterator[Definition | ValueError]:
     text = _text(file)
     if file.suffix.lower() in (".yaml", ".yml"):
-        yield from _yaml(yamls.load(text), Place(str(file), "", yamls.lines(text)))
+        content, duplicates = strict_yaml.read(text)
+        yield from _yaml(content, duplicates, Place(str(file), "", yamls.lines(text)))
     elif file.suffix.lower() == ".jsonl":
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():
@@ -122,8 +127,10 @@ def _json(text: str) -> Any:
         raise ValueError(f"cannot be read: {exc}") from None
 
 
-def _yaml(value: Any, place: Place) -> Iterator[Definition | ValueError]:
+def _yaml(value: Any, duplicates: Sequence[YamlFault], place: Place) -> Iterator[Definition | ValueError]:
     if isinstance(value, dict) and isinstance(value.get("name"), str) and not _FOREIGN & value.keys():
+        # In what others wrote, such as an OpenAPI document, the last counts, as it does for them.
+        yield from (ValueError(duplicate.at(place.file)) for duplicate in duplicates)
         yield _registered(value, place)
     else:
         yield from _document(value, place)
@@ -182,7 +189,7 @@ def _lines(folder: Path, found: Found) -> Iterator[dict[str, Any]]:
 
 def _word(exc: Exception) -> str:
     if isinstance(exc, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'tool'}: {e['msg']}" for e in exc.errors())
+        return worded(exc)
     if isinstance(exc, UnicodeDecodeError):
         return "not UTF-8 text"
     return str(getattr(exc, "strerror", None) or exc)

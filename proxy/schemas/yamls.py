@@ -7,20 +7,12 @@ from typing import Any
 
 import yaml
 
+from proxy import strict_yaml
 from proxy.schemas.definitions import escaped
+from proxy.strict_yaml import YamlFault
 
 _WIDTH = 108
 _MAX_DEPTH = 200
-
-
-class _Loader(yaml.SafeLoader):
-    """Dates are text, as JSON has them."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 class _Dumper(yaml.SafeDumper):
@@ -53,19 +45,11 @@ def _list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=is_short)
 
 
+# Text that is a number to Callgate alone is put in quotes too.
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", strict_yaml.NUMBER, list("-+.0123456789"))
 _Dumper.add_representer(str, _text)
 _Dumper.add_representer(list, _list)
 _Plain.add_representer(str, yaml.SafeDumper.represent_str)
-
-
-def load(text: str) -> Any:
-    """Read YAML, dates as text; raises ``ValueError``."""
-    try:
-        return yaml.load(text, _Loader)  # noqa: S506 -- a safe loader
-    except yaml.YAMLError as exc:
-        raise ValueError(f"not valid YAML: {exc}") from None
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
 
 
 def lines(text: str) -> dict[str, int]:
@@ -92,6 +76,11 @@ def _lines(node: yaml.Node, pointer: str, depth: int) -> Iterator[tuple[str, int
             yield from _lines(value, f"{pointer}/{index}", depth + 1)
 
 
+def _reads(text: str) -> tuple[Any, Any]:
+    """What others read in a text, and what Callgate does."""
+    return yaml.safe_load(text), strict_yaml.load(text)
+
+
 def dump(value: Any) -> str:
     """``value`` as YAML that reads back as exactly it; raises ``ValueError`` where there is none.
 
@@ -100,8 +89,8 @@ def dump(value: Any) -> str:
     for dumper, unicode in ((_Dumper, True), (_Dumper, False), (_Plain, False)):
         try:
             text = str(yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=unicode, width=_WIDTH))
-            if text.replace("\n", "").isprintable() and yaml.safe_load(text) == value:
+            if text.replace("\n", "").isprintable() and _reads(text) == (value, value):
                 return text
-        except (yaml.YAMLError, RecursionError):
+        except (yaml.YAMLError, YamlFault, RecursionError):
             continue
     raise ValueError("cannot be written as YAML: nested too deeply, or no JSON")

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from proxy import strict_yaml
 from proxy.model import dumps
 from proxy.scripted.expect import Expect
 from proxy.scripted.faults import ScriptedFault
+from proxy.strict_yaml import YamlFault
 
 Deviation = Literal[
     "all_index_zero",
@@ -202,12 +203,12 @@ class _ScriptFile(_Part):
 def load_scripts(path: str | Path) -> tuple[Script, ...]:
     """Read a YAML file of scripts; ScriptError names the file and every fault's place in it."""
     try:
-        content = yaml.safe_load(Path(path).read_bytes())
+        content = strict_yaml.load(Path(path).read_bytes())
         return _ScriptFile.model_validate(content).scripts
     except OSError as exc:
         raise ScriptError(f"{path}: {exc.strerror}") from exc
-    except yaml.YAMLError as exc:
-        raise ScriptError(f"{path} is not YAML: {exc}") from exc
+    except YamlFault as exc:
+        raise ScriptError(exc.at(path)) from exc
     except ValidationError as exc:
         raise ScriptError(f"{path}: {_every_fault(exc)}") from exc
 

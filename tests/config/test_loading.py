@@ -185,6 +185,8 @@ UNREADABLE = [
     ("listen:\n\tport: 1", "(indent with spaces)"),
     ("workers: !!python/object/apply:os.getpid []", "line 1: not valid YAML"),
     ("a: *s", ", line 1: not valid YAML"),
+    ("a: 1\nworkers: !!bool s3cret", ", line 2: not valid YAML: no value of the kind 'bool'"),
+    (f"workers: {'1' * 5000}", ", line 1: not valid YAML: no value of the kind 'int'"),
     ("--- {}\n--- {}", "not valid YAML"),
     ("\x00", "character 0"),
     (b"\xff\xfe\xfa", "not UTF-8"),

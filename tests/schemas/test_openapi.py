@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from proxy import strict_yaml
 from proxy.schemas import yamls
 from proxy.schemas.definitions import Definition, Place
 from proxy.schemas.importing import compared, make, write
@@ -16,7 +17,7 @@ from proxy.schemas.sources import collect
 from proxy.tools import Registry
 
 Json = dict[str, Any]
-CASES = yamls.load((Path(__file__).parent / "openapi.yaml").read_text(encoding="utf-8"))
+CASES = strict_yaml.load((Path(__file__).parent / "openapi.yaml").read_text(encoding="utf-8"))
 
 
 def document_of(case: Json) -> Json:

@@ -212,3 +212,20 @@ def test_a_file_s_name_is_one_that_the_registry_reads(name: str) -> None:
     assert len({file.lower() for file in names}) == len({one.name for one in definitions})
     assert all(len(file) < 120 and not file.startswith(".") and "/" not in file for file in names)
     assert all(isinstance(one, Definition) for one in definitions)
+
+
+def test_an_openapi_document_is_read_as_yaml_1_2_and_understood_as_yaml_1_1(tmp_path: Path) -> None:
+    file = tmp_path / "api.yaml"
+    file.write_text(
+        "openapi: 3.0.0\ninfo: {title: a, title: b}\npaths:\n  /a:\n    get:\n      operationId: a\n"
+        "      parameters:\n"
+        "      - {name: mode, in: query, required: yes, schema: {enum: [on, off], nullable: no}}\n"
+        "      - {name: at, in: query, required: no, schema: {type: string, nullable: on}}\n"
+    )
+    found = collect([file])
+    assert not found.faults
+    (one,) = found.definitions
+    assert one.tool.parameters is not None
+    assert one.tool.parameters["properties"]["mode"]["enum"] == ["on", "off"]
+    assert one.tool.parameters["properties"]["at"]["type"] == ["string", "null"]
+    assert one.tool.parameters["required"] == ["mode"]

@@ -42,7 +42,8 @@ def test_a_file_of_scripts(tmp_path):
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ("scripts: [", "is not YAML"),
+        ("scripts: [", ", line 1: not valid YAML"),
+        ("scripts: []\nscripts: [{model: m}]", ", line 2: scripts: already on line 1"),
         ("scripts: []", "scripts: Tuple should have at least 1 item"),
         ("scripts: [{model: m, turns: []}]", r"scripts.0.turns: Tuple should have at least 1 item"),
         ("scripts: [{model: m, turns: [{txt: hm}]}]", r"scripts.0.turns.0.txt: Extra inputs"),
