@@ -76,7 +76,11 @@ class JsonlSink:
         try:
             self._chain = Chain(self._segments.open())
         except OSError as exc:
-            raise Unavailable(f"the audit log in {self._directory} cannot be opened: {exc}") from exc
+            why = exc.strerror or str(exc)
+            if exc.filename is not None and Path(exc.filename) != self._directory:
+                why = f"{exc.filename}: {why}"
+            cure = "name a folder that Callgate can write in audit.sinks[].path"
+            raise Unavailable(f"the audit log in {self._directory} cannot be opened: {why} ({cure})") from exc
         if self.torn is not None:
             log.warning(
                 "the audit log ended in a torn line, as after a crash: it was set aside in %s", self.torn

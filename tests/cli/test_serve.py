@@ -43,7 +43,8 @@ def test_the_logs_folder_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "callgate.yaml").write_text(f"{FREE}audit: {{sinks: [{{path: taken}}]}}\n")
     done = callgate("serve", "--config", "callgate.yaml", cwd=tmp_path)
     assert done.returncode == 1
-    assert "the audit log in taken cannot be opened" in done.stderr
+    assert "the audit log in taken cannot be opened: File exists (name a folder" in done.stderr
+    assert "can write in audit.sinks[].path)" in done.stderr
     assert "Traceback" not in done.stderr
 
 
