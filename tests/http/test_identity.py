@@ -207,8 +207,10 @@ def test_refusal_names_the_ways_and_no_internals(key_file: Path) -> None:
     with pytest.raises(Unidentified) as refusal:
         ask(door(key_file, "api_keys header passthrough"), [])
     text = str(refusal.value)
-    assert "Callgate API key" in text
-    assert "provider's API key" in text
+    assert text == (
+        "You were not recognised. Send a Callgate API key as 'Authorization: Bearer KEY' or "
+        "'x-callgate-key: KEY', or come through the proxy that signs you in, or send the provider's API key."
+    )
     assert not any(inside in text for inside in ("x-user", "10.0", str(key_file), "alice"))
 
 

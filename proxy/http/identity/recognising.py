@@ -135,7 +135,8 @@ class Identity:
 
     def _ways(self) -> str:
         ways = dict.fromkeys(way for recogniser in self.recognisers if (way := recogniser.way))
-        return f"You were not recognised. {' or '.join(ways) or 'This service has to be told of you'}."
+        said = ", or ".join(way[:1].lower() + way[1:] if nth else way for nth, way in enumerate(ways))
+        return f"You were not recognised. {said or 'This service has to be told of you'}."
 
 
 def digest_of(text: str) -> str:
