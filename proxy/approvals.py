@@ -199,10 +199,14 @@ def word_question(code: str, calls: Sequence[tuple[ToolCall, ToolSpec | None]], 
     else:
         lines = "\n".join(f"{number}. {action}" for number, action in enumerate(actions, 1))
         what = f"{_QUESTION}these {len(actions)} calls run together:\n{lines}\n"
-    if "code" not in accept:
-        return f"{what.rstrip('.')}. It waits for an operator's approval (ticket {code})."
+    what = f"{what.rstrip('.')}{_stop(what)}"
+    decline = f'"decline {code}"'
+    if not accept:
+        waits = "It waits" if len(actions) == 1 else "They wait"
+        return f"{what} {waits} for an operator's approval (ticket {code}); reply {decline} to decline."
+    approve = f"approve {code}" if "code" in accept else "yes"
     end = "exactly this" if len(actions) == 1 else "exactly these"
-    return f'{what.rstrip(".")}{_stop(what)} Reply "approve {code}" to run {end}, or "decline {code}".'
+    return f'{what} Reply "{approve}" to run {end}, or {decline}.'
 
 
 def _stop(what: str) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from proxy.approvals import Approvals
+from proxy.approvals import Approvals, word_question
+from proxy.model import ToolCall
 from proxy.ports import Unavailable
 from proxy.stores.memory import MemoryStore
 from tests.core.harness import Outcome, World, run
@@ -67,6 +68,40 @@ async def test_the_question_shows_exactly_what_will_run(stream: bool) -> None:
     assert said == (
         "I will delete the user. \n\nConfirmation needed before delete_user runs with: user_id = 42. "
         f'Reply "approve {code}" to run exactly this, or "decline {code}".'
+    )
+
+
+HOW_TO_ANSWER = [
+    (("code", "yes"), 'Reply "approve {}" to run exactly this, or "decline {}".', ["approve {}", "yes"]),
+    (("code",), 'Reply "approve {}" to run exactly this, or "decline {}".', ["approve {}"]),
+    (("yes",), 'Reply "yes" to run exactly this, or "decline {}".', ["yes"]),
+    ((), 'It waits for an operator\'s approval (ticket {}); reply "decline {}" to decline.', []),
+]
+
+
+@pytest.mark.parametrize("words", ["approve {}", "yes", "decline {}"])
+@pytest.mark.parametrize(("accept", "asked", "approving"), HOW_TO_ANSWER)
+async def test_the_question_names_an_answer_that_counts(
+    accept: tuple[str, ...], asked: str, approving: list[str], words: str
+) -> None:
+    talk = Conversation(False, World(approvals={"accept": accept}))
+    _, answer = await talk.ask()
+    text = answer.first.text
+    (ticket,) = await Approvals(talk.world.store).list()
+    assert text.endswith(f"user_id = 42. {asked.format(*[ticket.code] * asked.count('{}'))}")
+    talk.messages.append({"role": "assistant", "content": text})
+    outcome, answer = await talk.say(words.format(ticket.code)).ask()
+    assert (released(answer) != []) == (words in approving)
+    events = [getattr(record, "event", "") for record in outcome.records]
+    assert ("declined" in events) == words.startswith("decline")
+
+
+def test_a_question_about_several_calls_waits_in_good_grammar() -> None:
+    calls = [(ToolCall.parse(name, name, "{}"), None) for name in "ab"]
+    said = word_question("ABCDEF", calls, ())
+    assert said.endswith(
+        "2. b runs.\n They wait for an operator's approval (ticket ABCDEF); reply "
+        '"decline ABCDEF" to decline.'
     )
 
 
