@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -196,7 +197,8 @@ class App:
             host, port = await listen(self._admin, settings.admin.host, settings.admin.port)
             self.admin_url = f"http://{_bracketed(host)}:{port}"
         shared = self.worker is not None
-        host, port = await listen(self._runner, settings.listen.host, settings.listen.port, shared)
+        at = settings.listen
+        host, port = await listen(self._runner, at.host, at.port, shared, section="listen")
         self.url = f"http://{_bracketed(host)}:{port}/v1"
 
     async def stop(self) -> None:
@@ -256,16 +258,34 @@ class App:
         return ["stopping", *wrong] if self.stopping else wrong
 
 
-async def listen(runner: web.BaseRunner, host: str, port: int, shared: bool = False) -> tuple[str, int]:
-    """Listen, and say where; ``shared`` lets others listen there too. Raises ``ConfigFault``."""
+async def listen(
+    runner: web.BaseRunner, host: str, port: int, shared: bool = False, *, section: str = "admin"
+) -> tuple[str, int]:
+    """Listen, and say where; ``shared`` lets others listen there too. Raises ``ConfigFault``.
+
+    ``section`` is that of the settings which names the place.
+    """
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, reuse_port=shared or None).start()
     except OSError as exc:
         await runner.cleanup()
-        raise ConfigFault([f"{host}:{port} cannot be listened on: {exc.strerror or exc}"]) from None
+        raise cannot_listen(section, host, port, exc) from None
     address = runner.addresses[0]
     return str(address[0]), int(address[1])
+
+
+def cannot_listen(section: str, host: str, port: int, exc: OSError) -> ConfigFault:
+    """Why nobody can be let in at a place, and what to do about it."""
+    # The text of asyncio's error repeats the place; that of the system says what is wrong.
+    number = exc.errno or 0
+    why = os.strerror(number) if number > 0 else exc.strerror or str(exc)
+    cures = {
+        errno.EADDRINUSE: f"end what listens there, or set another {section}.port",
+        errno.EACCES: f"set another {section}.port, from 1024 on, or let Callgate use this one",
+    }
+    cure = cures.get(number, f"set {section}.host to an address of this machine")
+    return ConfigFault([f"{section}: {_bracketed(host)}:{port} cannot be listened on: {why} ({cure})"])
 
 
 def _settle_garbage() -> None:
@@ -304,7 +324,7 @@ def build(settings: Settings, environ: Mapping[str, str] | None = None, worker: 
         doors = parts.doors(settings)
     faults += parts.pattern_faults(settings, registry)
     if faults or engine is None or registry is None or who is None or store is None or doors is None:
-        raise ConfigFault(faults)
+        raise ConfigFault(parts.with_keys(faults, settings))
     return _assemble(settings, engine, registry, who, endpoints, token, store, doors, worker, environ)
 
 

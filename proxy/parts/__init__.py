@@ -3,6 +3,7 @@
 from proxy.parts.definitions import definitions_gate
 from proxy.parts.identity import identity_followers, recognisers
 from proxy.parts.outside import doors, endpoint, guidance, routes, store
+from proxy.parts.places import with_keys
 from proxy.parts.policies import (
     Engine,
     count_evaluations,
@@ -40,4 +41,5 @@ __all__ = [
     "routes",
     "store",
     "trial",
+    "with_keys",
 ]

@@ -11,6 +11,7 @@ from proxy.config.policies import Verification as VerificationSettings
 from proxy.engines.sources.bundles import Archive
 from proxy.engines.sources.fetching import Place, RemoteBundle
 from proxy.engines.sources.signatures import Verification, VerificationKey
+from proxy.parts.places import authorities
 
 
 def local_bundles(settings: Settings, environ: Mapping[str, str]) -> list[Archive]:
@@ -66,6 +67,6 @@ def _tls(bundle: PolicyBundle, number: int) -> ssl.SSLContext | bool:
     if bundle.ca_file is None:
         return True
     try:
-        return ssl.create_default_context(cafile=str(bundle.ca_file))
-    except (OSError, ssl.SSLError) as exc:
-        raise ConfigFault([f"policies.bundles[{number}].ca_file: {bundle.ca_file}: {exc}"]) from None
+        return authorities(bundle.ca_file)
+    except ConfigFault as exc:
+        raise ConfigFault([f"policies.bundles[{number}].ca_file: {fault}" for fault in exc.faults]) from None

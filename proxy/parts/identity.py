@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from proxy.config import ConfigFault, Settings
 from proxy.config.identities import Anonymous, ApiKeys, Header, Jwt, Passthrough, Recogniser
 from proxy.http import identity as identities
 from proxy.http.identity.claims import Claims
+from proxy.parts.places import authorities
 
 
 def recognisers(settings: Settings) -> list[identities.Recogniser]:
@@ -70,8 +70,5 @@ def _tokens(way: Jwt, others: Sequence[Jwt]) -> identities.Tokens:
 def _keys(way: Jwt) -> identities.KeysFile | identities.Issuer:
     if isinstance(way.jwks, Path):
         return identities.KeysFile(way.jwks, way.algorithms)
-    try:
-        tls = ssl.create_default_context(cafile=str(way.ca_file)) if way.ca_file else True
-    except (OSError, ssl.SSLError) as exc:
-        raise ConfigFault([f"identity.ca_file: {way.ca_file}: {exc}"]) from None
+    tls = authorities(way.ca_file) if way.ca_file else True
     return identities.Issuer(identities.HttpKeys(way.jwks, tls), way.algorithms, way.refresh_s)

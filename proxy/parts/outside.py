@@ -11,6 +11,7 @@ from proxy.config.values import SecretRef
 from proxy.gates.routing import Guidance, Route
 from proxy.http.doors import DoorTable
 from proxy.http.upstream import Endpoint
+from proxy.parts.places import authorities
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import RedisStore
 
@@ -66,7 +67,4 @@ def _resolved(value: str | SecretRef, environ: Mapping[str, str]) -> str:
 def _tls(upstream: UpstreamSettings) -> ssl.SSLContext | bool:
     if upstream.ca_file is None:
         return upstream.tls_verify
-    try:
-        return ssl.create_default_context(cafile=str(upstream.ca_file))
-    except (OSError, ssl.SSLError) as exc:
-        raise ConfigFault([f"upstreams.{upstream.name}.ca_file: {upstream.ca_file}: {exc}"]) from None
+    return authorities(upstream.ca_file)

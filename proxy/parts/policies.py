@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from proxy.config import Settings
+from proxy.config import ConfigFault, Settings
 from proxy.engines.following.loading import loaded
 from proxy.engines.following.waiting import WaitingEngine
 from proxy.engines.following.watching import PolicyWatcher
@@ -20,8 +20,9 @@ from proxy.engines.opa import OpaEngine
 from proxy.engines.regorus import RegorusEngine
 from proxy.engines.sources.bundles import Archive
 from proxy.engines.sources.fetching import fetched
-from proxy.engines.sources.policyset import PolicySet
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 from proxy.parts.bundles import local_bundles, remote_bundles
+from proxy.parts.places import with_keys
 from proxy.ports import Sink, Unavailable
 from proxy.record import PolicyRecord
 from proxy.sinks.counted import Counted
@@ -105,8 +106,13 @@ async def fetch_policies(
 
     Raises ``PolicyFault`` or ``ConfigFault``.
     """
-    sources = [*_local(settings, environ), *await fetched(remote_bundles(settings, environ))]
-    return await asyncio.to_thread(PolicySet.load, sources, tests=tests)
+    try:
+        sources = [*_local(settings, environ), *await fetched(remote_bundles(settings, environ))]
+        return await asyncio.to_thread(PolicySet.load, sources, tests=tests)
+    except PolicyFault as exc:
+        raise PolicyFault(with_keys(exc.faults, settings)) from None
+    except ConfigFault as exc:
+        raise ConfigFault(with_keys(exc.faults, settings)) from None
 
 
 def _local(settings: Settings, environ: Mapping[str, str]) -> list[Path | Archive]:

@@ -12,9 +12,10 @@ from proxy.config import Settings
 from proxy.config.policies import Candidate as CandidateSettings
 from proxy.engines.evaluating.evaluator import Evaluator
 from proxy.engines.following.loading import loaded
-from proxy.engines.sources.policyset import PolicySet
+from proxy.engines.sources.policyset import PolicyFault, PolicySet
 from proxy.engines.trial.candidate import Candidate, Shadowed
 from proxy.engines.trial.trying import CandidateFollower
+from proxy.parts.places import with_keys
 from proxy.ports import PolicyEngine, Sink, Unavailable
 from proxy.record import DifferenceRecord
 from proxy.sinks.counted import Counted
@@ -70,7 +71,10 @@ def count_candidate(candidate: Candidate, metrics: CollectorRegistry) -> None:
 
 async def proven(tried: CandidateSettings) -> str:
     """The revision of a candidate that can serve; raises ``PolicyFault`` naming every fault."""
-    policy_set = PolicySet.load(tried.paths)
+    try:
+        policy_set = PolicySet.load(tried.paths)
+    except PolicyFault as exc:
+        raise PolicyFault(with_keys(exc.faults, tried, "policies.candidate")) from None
     evaluator = Evaluator(max_memory_bytes=tried.max_memory_bytes)
     try:
         await evaluator.start(policy_set)

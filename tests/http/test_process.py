@@ -206,6 +206,13 @@ async def test_check_names_every_fault(tmp_path: Path) -> None:
     assert status == 1
     for fault in ("bad.rego", "x.yaml", "nowhere", "NO_SUCH_KEY", "keys.yaml"):
         assert fault in said
+    lines = [line.replace(f"{tmp_path}/", "") for line in said.splitlines()]
+    for key in (
+        "tools.paths[1]: nowhere: no such file or directory",
+        "upstreams[0].auth: environment variable NO_SUCH_KEY: no secret there (set the variable)",
+        "identity[0].path: keys.yaml: No such file or directory (name a file that can be read)",
+    ):
+        assert any(key in line for line in lines), said
     assert "Traceback" not in said
 
 
@@ -224,5 +231,6 @@ async def test_a_port_that_is_taken_is_said_so(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         status, said = await _said("serve", "--config", str(config(tmp_path, listen={"port": port})))
     assert status == 1
-    assert f"127.0.0.1:{port} cannot be listened on" in said
+    cure = "(end what listens there, or set another listen.port)"
+    assert f"listen: 127.0.0.1:{port} cannot be listened on: Address already in use {cure}" in said
     assert "Traceback" not in said
