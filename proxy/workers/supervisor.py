@@ -21,7 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from proxy import __version__
-from proxy.app import Worker, listen
+from proxy.app import Worker, cannot_listen, listen
 from proxy.config import ConfigFault, Settings
 from proxy.http.tasks import spawn
 from proxy.workers.admin import Gathered
@@ -207,6 +207,6 @@ def _reserved(settings: Settings) -> Iterator[Settings]:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(chosen)
     except OSError as exc:
-        raise ConfigFault([f"{host}:{port} cannot be listened on: {exc.strerror or exc}"]) from None
+        raise cannot_listen("listen", host, port, exc) from None
     with reserved:
         yield settings.model_copy(update={"listen": settings.listen.model_copy(update={"port": chosen[1]})})

@@ -267,7 +267,8 @@ async def test_a_second_callgate_does_not_join_the_first(
         port = other.getsockname()[1]
         with serving(tmp_path, **shared(provider, redis), listen={"port": port}) as command:
             assert await asyncio.to_thread(command.process.wait, START_S) == 1
-            assert f"127.0.0.1:{port} cannot be listened on" in command.log
+            assert f"listen: 127.0.0.1:{port} cannot be listened on" in command.log
+            assert "end what listens there" in command.log
 
 
 async def test_every_worker_follows_the_keys_and_says_what_is_wrong_with_them(
