@@ -16,6 +16,8 @@ from proxy.model import Usage
 
 _MAX_MODEL_CHARS = 128
 _MAX_MODELS = 1024
+# The provider says how many: no answer gives money back, and none has more than a float can multiply.
+_MAX_TOKENS = 10**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +31,13 @@ class Price:
 
     def of(self, usage: Usage) -> float:
         """What these tokens cost, in US dollars. Cached input counts as any other: the bill may be lower."""
+        input_tokens = min(max(usage.input_tokens, 0), _MAX_TOKENS)
+        output_tokens = min(max(usage.output_tokens, 0), _MAX_TOKENS)
         input_usd, output_usd = self.input_usd, self.output_usd
         for more_than, longer_in, longer_out in self.long:
-            if usage.input_tokens > more_than:
+            if input_tokens > more_than:
                 input_usd, output_usd = longer_in, longer_out
-        return (usage.input_tokens * input_usd + usage.output_tokens * output_usd) / 1e6
+        return (input_tokens * input_usd + output_tokens * output_usd) / 1e6
 
 
 class Prices:
