@@ -132,7 +132,7 @@ class ResultsGate:
         self, result: PastResult, spec: ToolSpec | None, rule: ResultRule, situation: Situation
     ) -> Inspected:
         try:
-            done = self._redacted(_shaped(_PASS, result.content, rule), result.content, rule)
+            done = self._redacted(self._in_a_sentence(result.content, rule), result.content, rule)
             if self._decisions.defined:
                 done = await self._decided(done, result, spec, situation)
         except (Unavailable, Unreadable) as exc:
@@ -140,12 +140,21 @@ class ResultsGate:
             return _withheld(lasting=isinstance(exc, Unreadable))
         return _shortened(done, result.content, rule)
 
+    def _in_a_sentence(self, text: str, rule: ResultRule) -> Inspected:
+        """A raw error, shaped of what patterns leave: it is cut, and half of a secret matches no pattern."""
+        done = _shaped(_PASS, text, rule)
+        if done is _PASS or not (rule.redact or rule.patterns):
+            return done
+        return _shaped(_PASS, self._without_matches(text, rule), rule)
+
     def _redacted(self, done: Inspected, original: str, rule: ResultRule) -> Inspected:
         text = original if done.content is None else done.content
         left = without_pointers(text, rule.pointers)
-        left = without_named(left, rule.redact, self._patterns)
-        left = without_patterns(left, rule.patterns, self._patterns)
-        return done.then(text, left, "redact")
+        return done.then(text, self._without_matches(left, rule), "redact")
+
+    def _without_matches(self, text: str, rule: ResultRule) -> str:
+        left = without_named(text, rule.redact, self._patterns)
+        return without_patterns(left, rule.patterns, self._patterns)
 
     async def _decided(
         self, done: Inspected, result: PastResult, spec: ToolSpec | None, situation: Situation
