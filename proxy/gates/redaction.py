@@ -13,7 +13,7 @@ REDACTED = "[redacted]"
 # Where words of ASCII end: other letters stand beside a secret in languages that have no spaces.
 _EDGE = r"(?-u:\b)"
 # Where a secret may begin. In what is quoted, no word ends before it: JSON writes a line break as a letter,
-# and URLs and terminals have escapes that end in a letter or a digit as well. These go with it, whole, however
+# and URLs and terminals have escapes that end in a letter or a digit as well. They go with it, whole, however
 # often their backslash was escaped: half of one would make what is left no JSON any more.
 _START = (
     rf"(?:{_EDGE}|\\+(?:[bfnrtv]|u[0-9A-Fa-f]{{4}}|x[0-9A-Fa-f]{{2}})|%[0-9A-Fa-f]{{2}}|"
