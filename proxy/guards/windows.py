@@ -24,6 +24,9 @@ Unit = Literal["calls", "requests", "tokens", "micro_usd"]
 WINDOWS = {"minute": 60, "hour": 3_600, "day": 86_400}
 """Seconds by name."""
 
+# A counter that ended with its window by one replica's clock would begin anew for one whose clock is behind.
+_CLOCKS_DIFFER_S = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -102,7 +105,7 @@ class Windows:
                 log.warning("a use stays counted as it was reserved: %s", exc)
 
     async def _count(self, key: str, amount: int, limit: Limit) -> float:
-        return await self._store.count(key, amount, WINDOWS[limit.window])
+        return await self._store.count(key, amount, WINDOWS[limit.window] + _CLOCKS_DIFFER_S)
 
 
 def _key(use: Use, now: float) -> str:
