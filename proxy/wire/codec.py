@@ -20,6 +20,7 @@ from proxy.model import (
     ToolResult,
     Turn,
     loads,
+    loads_frame,
 )
 from proxy.model.value import value
 from proxy.wire.known import ToolsMemo
@@ -376,6 +377,24 @@ def as_list(value: Any, what: str) -> list[Any]:
     if not isinstance(value, list):
         raise MalformedTurn(f"{what} is not a list")
     return value
+
+
+def check_lines(data: bytes, may_hold_calls: Callable[[bytes], bool], mark: str) -> None:
+    """Raise ``MalformedTurn`` where a line of an event that has several is an event with a call by itself.
+
+    Clients that read line by line would run it. ``mark`` is the member by which an event is known.
+    """
+    for line in data.splitlines():
+        if may_hold_calls(line) and _has(line, mark):
+            raise MalformedTurn("a line of an event is an event by itself")
+
+
+def _has(line: bytes, name: str) -> bool:
+    try:
+        wire = loads_frame(line)
+    except Fault:
+        return False
+    return isinstance(wire, dict) and any(key.casefold() == name for key in wire)
 
 
 def holds_more(content: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from proxy.model import Event, Failure, Fault, Passage, Turn, loads_frame
-from proxy.wire.chat.keys import check_keys, check_lines, may_hide_calls
+from proxy.wire.chat.keys import check_keys, may_hide_calls
 from proxy.wire.chat.reading import AnyFrame, Choice, ReadFrame, Reading, RepeatingFrame, take_calls
 from proxy.wire.chat.repeating import Repeated, repeated
 from proxy.wire.codec import (
@@ -17,6 +17,7 @@ from proxy.wire.codec import (
     MalformedTurn,
     as_dict,
     as_list,
+    check_lines,
     sse,
 )
 from proxy.wire.sse import BOM, Frame
@@ -166,7 +167,7 @@ class StreamDecoder:
         if has_calls or may_hide_calls(data):
             check_keys(data, wire)
         if b"\n" in data:
-            check_lines(data)
+            check_lines(data, may_hide_calls, "choices")
         self.holding = self.holding or has_calls
         return text
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.model import Fault, has_duplicate_keys, loads_frame
+from proxy.model import has_duplicate_keys
 from proxy.wire.chat.reading import CALL_KEYS
 from proxy.wire.codec import MalformedTurn
 from proxy.wire.writing import is_as_written
@@ -45,24 +45,6 @@ def check_keys(data: bytes, wire: dict[str, Any]) -> None:
     # The JSON reader takes UTF-16, and halves of surrogate pairs in UTF-8; clients do not.
     if not as_written and (b"\0" in data or not _is_utf8(data)):
         raise MalformedTurn("the answer is not UTF-8")
-
-
-def check_lines(data: bytes) -> None:
-    """Raise ``MalformedTurn`` where a line of an event that has several is an event with a call by itself.
-
-    Clients that read line by line would run it.
-    """
-    for line in data.splitlines():
-        if may_hide_calls(line) and _is_chunk(line):
-            raise MalformedTurn("a line of an event is an event by itself")
-
-
-def _is_chunk(line: bytes) -> bool:
-    try:
-        wire = loads_frame(line)
-    except Fault:
-        return False
-    return isinstance(wire, dict) and any(key.casefold() in _TOP for key in wire)
 
 
 def _is_oddly_spelled(wire: dict[str, Any]) -> bool:

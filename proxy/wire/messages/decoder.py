@@ -14,10 +14,11 @@ from proxy.wire.codec import (
     MalformedTurn,
     as_dict,
     as_list,
+    check_lines,
     sse,
 )
 from proxy.wire.messages.blocks import Block, ReadFrame, may_hide_calls
-from proxy.wire.messages.reading import Reading, check_lines, read_object
+from proxy.wire.messages.reading import Reading, read_object
 from proxy.wire.sse import BOM, Frame
 from proxy.wire.writing import shortened
 
@@ -217,7 +218,7 @@ def _read(frame: Frame) -> dict[str, Any] | None:
         return None
     wire = read_object(data, "an event")
     if _LF in data:
-        check_lines(data)
+        check_lines(data, may_hide_calls, "type")
     return wire
 
 

@@ -154,24 +154,6 @@ def read_object(data: bytes, what: str) -> dict[str, Any]:
     return wire
 
 
-def check_lines(data: bytes) -> None:
-    """Raise ``MalformedTurn`` where a line of an event that has several is an event with a call by itself.
-
-    Clients that read line by line would run it.
-    """
-    for line in data.splitlines():
-        if may_hide_calls(line) and _is_event(line):
-            raise MalformedTurn("a line of an event is an event by itself")
-
-
-def _is_event(line: bytes) -> bool:
-    try:
-        wire = loads_frame(line)
-    except Fault:
-        return False
-    return isinstance(wire, dict) and any(key.casefold() == "type" for key in wire)
-
-
 def _holds_call(wire: Any) -> bool:
     if not isinstance(wire, dict):
         return False

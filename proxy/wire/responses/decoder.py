@@ -17,13 +17,14 @@ from proxy.wire.codec import (
     MalformedTurn,
     as_dict,
     as_list,
+    check_lines,
     sse,
 )
 from proxy.wire.responses import items
 from proxy.wire.responses.building import Item, Items
 from proxy.wire.responses.events import event
 from proxy.wire.responses.items import Json
-from proxy.wire.responses.keys import check_keys, check_lines, may_hold_calls
+from proxy.wire.responses.keys import check_keys, may_hold_calls
 from proxy.wire.sse import BOM, Frame
 from proxy.wire.writing import shortened
 
@@ -233,7 +234,7 @@ class StreamDecoder:
         if not isinstance(wire, dict):
             raise MalformedTurn("an event is not an object")
         if check_keys(data, wire) and _LF in data:
-            check_lines(data)
+            check_lines(data, may_hold_calls, "type")
         type = wire.get("type")
         if type == "response.failed":
             return _failed(frame, wire)

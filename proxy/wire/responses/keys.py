@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from proxy.model import Fault, has_duplicate_keys, loads_frame
+from proxy.model import has_duplicate_keys
 from proxy.wire.codec import MalformedTurn
 from proxy.wire.responses.items import Json
 from proxy.wire.writing import is_as_written
@@ -56,24 +56,6 @@ def check_keys(data: bytes, wire: Json) -> bool:
     if not as_written and not _is_utf8(data):
         raise MalformedTurn("the answer is not UTF-8")
     return True
-
-
-def check_lines(data: bytes) -> None:
-    """Raise ``MalformedTurn`` where a line of an event that has several is an event with a call by itself.
-
-    Clients that read line by line would run it.
-    """
-    for line in data.splitlines():
-        if may_hold_calls(line) and _is_event(line):
-            raise MalformedTurn("a line of an event is an event by itself")
-
-
-def _is_event(line: bytes) -> bool:
-    try:
-        wire = loads_frame(line)
-    except Fault:
-        return False
-    return isinstance(wire, dict) and any(key.casefold() == "type" for key in wire)
 
 
 def _objects(wire: Json) -> Iterator[tuple[Json, frozenset[str]]]:
