@@ -310,7 +310,8 @@ Record = (
 def masked(value: Any, pointers: Sequence[str]) -> Any:
     """A copy of ``value`` in which what the JSON pointers (RFC 6901) name is replaced.
 
-    A pointer that leads nowhere masks nothing; the empty pointer masks everything.
+    A pointer that leads nowhere masks nothing; the empty pointer masks everything. Where it leads on from
+    text that may be JSON, all of that is masked: what policy saw there had been read from it.
     """
     for pointer in pointers:
         parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
@@ -324,8 +325,12 @@ def _mask(value: Any, parts: list[str]) -> Any:
     head, rest = parts[0], parts[1:]
     if isinstance(value, dict) and head in value:
         return value | {head: _mask(value[head], rest)}
-    if isinstance(value, list) and head.isascii() and head.isdigit() and int(head) < len(value):
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        return MASKED
+    # A policy may make pointers of what a model wrote: beyond some thousand digits, Python reads no number.
+    if isinstance(value, list) and head.isascii() and head.isdigit() and len(head) < 19:
         copy = list(value)
-        copy[int(head)] = _mask(copy[int(head)], rest)
+        if (at := int(head)) < len(copy):
+            copy[at] = _mask(copy[at], rest)
         return copy
     return value
