@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from proxy.model import Principal
 
 KEY_PREFIX = "cg_"
 """What keys that ``callgate keys`` makes begin with, and no provider's key does."""
+# In quotes, behind another scheme or a word too many, nobody would read it, and the provider would get it.
+_OURS = re.compile(rf"(?<![A-Za-z0-9_.+/~-]){KEY_PREFIX}")
 
 
 class ApiKeys:
@@ -49,10 +52,10 @@ class ApiKeys:
         """The key's owner; a header that holds a key of Callgate's own is consumed."""
         owner: Principal | None = None
         consumed: list[str] = []
-        for name, token, key in self._given(headers):
+        for name, value, key in self._given(headers):
             if key is None:
                 # Gone on with, a revoked key would reach the provider, and its holder pass for someone else.
-                if self._last and (name == OWN_HEADER or token.startswith(KEY_PREFIX)):
+                if self._last and (name == OWN_HEADER or _OURS.search(value)):
                     raise Unidentified(f"The key in {name} is not known. {self.way}.", error="invalid_token")
                 continue
             if key.expires_s is not None and key.expires_s <= self._clock():
@@ -65,12 +68,10 @@ class ApiKeys:
 
     def own(self, headers: Mapping[str, str]) -> frozenset[str]:
         """The headers that hold a key of Callgate's own, in force or not, which the provider must not see."""
-        given = self._given(headers)
-        return frozenset(name for name, token, key in given if key or token.startswith(KEY_PREFIX))
+        return frozenset(name for name, value, key in self._given(headers) if key or _OURS.search(value))
 
     def _given(self, headers: Mapping[str, str]) -> Iterator[tuple[str, str, Key | None]]:
-        """Each header that may hold a key, what it holds, and the key that this is."""
+        """Each header that may hold a key, its value, and the key that this is."""
         for name in self.reads:
             if value := headers.get(name):
-                token = token_in(name, value)
-                yield name, token, self._keys.get(digest_of(token))
+                yield name, value, self._keys.get(digest_of(token_in(name, value)))
