@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import orjson
 import pytest
 
+from tests.garbage import garbage
 from tests.http.conftest import Before
 from tests.http.harness import RawProvider, ask, http, talk
 from tests.http.providing import Provider, Reader, Writer
@@ -80,7 +77,7 @@ async def test_a_request_that_fails_leaves_no_garbage(name: str, before: Before)
         callgate = await before(provider, **sections)
         for _ in range(2):  # what is kept of the first request serves the others
             await talk(callgate.port, request)
-        with garbage() as found:
+        with garbage(ours) as found:
             await talk(callgate.port, request)
     assert found == {}
 
@@ -107,29 +104,12 @@ async def test_a_client_that_leaves_leaves_no_garbage(streamed: bool, before: Be
             await provider.left.acquire()
 
         await leave()
-        with garbage() as found:
+        with garbage(ours) as found:
             await leave()
     assert found == {}
 
 
-@contextmanager
-def garbage() -> Iterator[Counter[str]]:
-    """Collects, by name, what only the collector could free."""
-    found: Counter[str] = Counter()
-    gc.collect()
-    gc.freeze()
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        yield found
-        gc.collect()
-    finally:
-        gc.set_debug(0)
-        gc.unfreeze()
-        found.update(name for each in gc.garbage if (name := _ours(each)))
-        gc.garbage.clear()
-
-
-def _ours(each: object) -> str:
+def ours(each: object) -> str:
     if isinstance(each, FrameType):
         place, name = each.f_code.co_filename, each.f_code.co_qualname
         return name if "/proxy/" in place and "/scripted/" not in place else ""

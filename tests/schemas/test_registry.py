@@ -104,8 +104,12 @@ def test_a_truth_of_yaml_1_1_where_json_schema_means_one_is_refused(
 
 def test_the_same_words_are_left_alone_where_text_is_meant(file: Path) -> None:
     same = "&a {type: object, properties: {b: *a}}"
-    loaded(file, "name: t\nparameters: {properties: {a: {type: [string, boolean], enum: [yes, true]}}}\n")
-    loaded(file, f"name: t\nparameters: {{type: object, properties: {{a: {same}}}}}\n")
+    either = loaded(
+        file, "name: t\nparameters: {properties: {a: {type: [string, boolean], enum: [yes, true]}}}\n"
+    )
+    assert either.parameters is not None
+    assert either.parameters["properties"]["a"]["enum"] == ["yes", True]
+    assert loaded(file, f"name: t\nparameters: {{type: object, properties: {{a: {same}}}}}\n").name == "t"
 
 
 def test_what_is_written_reads_the_same_here_and_elsewhere() -> None:
