@@ -38,18 +38,19 @@ class Settlements:
             return request, 0
         keys = self._keys(request.scope, handles)
         try:
-            values = await self.store.get_many([*keys, _owner_key(continued)] if continued else keys)
+            # A request may name an answer and a conversation, and which counts is the provider's to say.
+            owned = map(_owner_key, handles) if continued else ()
+            values = await self.store.get_many([*keys, *owned])
         except Unavailable as exc:
             log.warning("settled calls could not be restored: %s", exc)
             if continued:
                 message = "It cannot be told now whose this conversation is, so it is not gone on with."
                 raise Refused(503, "store_unavailable", message) from exc
             return request, 0
-        if continued:
-            owner = values.pop()
-            # Some servers use the names of answers again: what is kept of one's own counts.
-            if owner not in (None, self._owner) and values[handles.index(continued)] is None:
-                raise Refused(404, "not_found", _NOT_YOURS)
+        values, owners = values[: len(keys)], values[len(keys) :]
+        # Some servers use the names of answers again: what is kept of one's own counts.
+        if any(o not in (None, self._owner) and v is None for o, v in zip(owners, values, strict=False)):
+            raise Refused(404, "not_found", _NOT_YOURS)
         kept = {handle: value for handle, value in zip(handles, values, strict=True) if value is not None}
         return (self.codec.restore(request, kept), len(kept)) if kept else (request, 0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,14 @@ SCOPE = "responses"
 """Where the names of answers and conversations are kept, as ``ResponsesCodec.scope`` has it."""
 
 
-async def recall(reading: Reading, name: str) -> Remembered:
+async def recall(
+    reading: Reading, name: str, read: Callable[[bytes], Remembered] = wire.recall
+) -> Remembered:
     """What is known of an answer or a conversation; raises ``NotGiven``."""
     (kept,) = await reading.settlements.find([name], SCOPE)
     if kept is None:
         raise NotGiven
-    return wire.recall(kept)
+    return read(kept)
 
 
 @dataclass
@@ -72,7 +74,7 @@ class StoredResponse:
 
     async def input_items(self) -> Answer:
         """``GET …/input_items``: what the client put in; what was put back beside it is left out."""
-        telling = await self._telling()
+        telling = await self._telling(wire.recall)
         known = telling.known
         _, first = telling.rounds()[0]
 
@@ -83,8 +85,8 @@ class StoredResponse:
         answer = await lists.page(self.reading, f"/responses/{first}/input_items", known.model, query, show)
         return _answered(self.reading, answer)
 
-    async def _telling(self) -> Telling:
-        known = await recall(self.reading, self.id)
+    async def _telling(self, read: Callable[[bytes], Remembered] = wire.recall_answer) -> Telling:
+        known = await recall(self.reading, self.id, read)
         # The names of calls and conversations are kept in the same place.
         if not known.rounds or self.id not in (known.rounds[0], wire.stored_id(known.rounds[0])):
             raise NotGiven

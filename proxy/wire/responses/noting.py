@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from proxy.model import Request, ToolCall, Turn
-from proxy.wire.codec import ALL, Ending, Rounds, hidden_name
+from proxy.wire.codec import ALL, Ending, Rounds, hidden_name, mark
 from proxy.wire.responses import items
 from proxy.wire.responses.items import Json
 
@@ -46,6 +46,7 @@ def noted(asked: Request, hidden: Rounds, turn: Turn, told: Collection[str], end
         names, changed = frozenset({ALL}), {}
     members = {
         "rounds": list(ending.rounds),
+        "made": [mark(call) for call in turn.calls[-_MAX_NAMES:]],
         "hidden": sorted(names),
         "changed": changed,
         "notices": {str(choice): text for choice, text in ending.notices.items()},

@@ -80,12 +80,13 @@ def _is_settled(item: Item, told: Mapping[str, str]) -> bool:
 
 
 def _answer_ids(asked: Request, hidden: Rounds, turn: Turn, ending: Ending) -> list[str]:
-    """The ids under which the client may know the answer: that of its first round."""
+    """The ids under which the client may know the answer: that of its first round, and that of its last,
+    which the provider tells as what the next answer went on from."""
     heard = ending.rounds or [turn.id for turn, _ in hidden if upstream_id(turn.id) == turn.id]
     first = heard[0] if heard else turn.id
-    known = upstream_id(first)
     # A held turn that is released in the answer that held it goes by the id that the provider gave it.
-    return [first] if asked.body.get("previous_response_id") == known else [first, known]
+    before = asked.body.get("previous_response_id")
+    return [first, *(id for id in (upstream_id(first), upstream_id(turn.id)) if id != before)]
 
 
 # -- requests that bring the conversation ---------------------------------------------------------

@@ -51,6 +51,16 @@ def recall(kept: bytes) -> Remembered:
     )
 
 
+def recall_answer(kept: bytes) -> Remembered:
+    """What is known of an answer's own calls.
+
+    Some servers use their ids again, and a client may bring any call: one from elsewhere in the conversation
+    says nothing of a call that the answer makes.
+    """
+    known = recall(kept)
+    return replace(known, given=known.given.intersection(loads_frame(kept).get("made", ())))
+
+
 def stored_id(id: str) -> str:
     """The id by which the provider knows a turn."""
     return upstream_id(id)
