@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from jwt.types import Options
 
 _MAX_KNOWN = 1024
+_MAX_PIECES = 4
+_BETWEEN = re.compile(r"[^A-Za-z0-9_.-]+")
 _UNFIT: Mapping[type[Exception], str] = {
     jwt.InvalidAudienceError: "is meant for another audience (aud)",
     jwt.InvalidIssuerError: "is of another issuer (iss)",
@@ -89,8 +92,16 @@ class Tokens:
             # A client that sends every key so would else hand the token to the provider.
             if name != self._header and "." in headers.get(name, "") and self._is_ours(headers[name]):
                 raise Unidentified(f"The token is in {name}. {self.way}.", error="invalid_token")
-        if "." not in (token := token_in("authorization", headers.get(self._header, ""))):
+        if "." not in (value := headers.get(self._header, "")):
             return None
+        found = self._found(token_in("authorization", value))
+        # In quotes, behind another scheme or a word too many, it would go on to the provider.
+        if found is None and self._is_ours(value):
+            raise Unidentified(f"The token cannot be read. {self.way}.", error="invalid_token")
+        return found
+
+    def _found(self, token: str) -> Recognised | None:
+        """The holder of a token, None where it is none of ours; raises ``Unidentified``."""
         keys, now_s = self.keys.keys, self._clock()
         if keys is not self._known_by:  # a key that was withdrawn takes what it signed with it
             self._known.clear()
@@ -112,8 +123,13 @@ class Tokens:
         return frozenset(name for name, value in given.items() if self._is_ours(value))
 
     def _is_ours(self, value: str) -> bool:
+        """Whether a token of the issuer is in a header's value, whatever stands around it."""
+        tokens = [text for piece in _BETWEEN.split(value) if (text := piece.strip(".")).count(".") == 2]
+        return any(map(self._names_us, tokens[:_MAX_PIECES]))
+
+    def _names_us(self, token: str) -> bool:
         try:
-            read = read_token(token_in("authorization", value))
+            read = read_token(token)
         except Malformed:
             return False
         return read is not None and self._says_ours(read)
