@@ -24,7 +24,11 @@ State = Literal["open", "approved", "declined"]
 # Without what is mistaken for something else: 0 O 1 I L.
 _ALPHABET = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
 _CODE = re.compile(r"\b[A-HJKMNP-Z2-9]{6}\b")
-_ANSWER = re.compile(r"\b(approve|decline)\s+([A-Za-z2-9]{6})\b", re.IGNORECASE)
+_ANSWER = re.compile(
+    r"(?P<not>(?:\b(?:not|never|cannot)|n['\u2019]t)\s+(?:\w+\s+)?)?"
+    r"\b(?P<word>approve|decline)\s+(?P<code>[A-Za-z2-9]{6})\b",
+    re.IGNORECASE,
+)
 _YES = frozenset({"yes", "y", "approve", "approved", "confirm", "confirmed", "ok", "okay", "go ahead"})
 _NO = frozenset({"no", "n", "decline", "declined", "cancel", "stop", "do not"})
 _QUESTION = "Confirmation needed before "
@@ -115,8 +119,13 @@ class Approvals:
             if await self.store.put(_PREFIX + code, ticket.dump(), self.ttl_s, only_if_absent=True):
                 return ticket
 
-    async def answered(self, principal: str, conversation: str, history: History) -> Decided | None:
-        """What the user's last message, or a person elsewhere, decided of a ticket of this conversation."""
+    async def answered(
+        self, principal: str, conversation: str, protocol: str, history: History
+    ) -> Decided | None:
+        """What the user's last message, or a person elsewhere, decided of a ticket of this conversation.
+
+        A turn that was held in another protocol's words cannot be played back here: its ticket stays.
+        """
         said = _said(history.query)
         asked = _CODE.findall(history.last_answer) if _QUESTION in history.last_answer else []
         codes = list(dict.fromkeys([*said, *asked]))[:_MAX_CODES]
@@ -124,7 +133,8 @@ class Approvals:
             return None
         kept = await self.store.get_many([_PREFIX + code for code in codes])
         tickets = [Ticket.load(value) for value in kept if value is not None]
-        mine = [t for t in tickets if (t.principal, t.conversation) == (principal, conversation)]
+        here = (principal, conversation, protocol)
+        mine = [t for t in tickets if (t.principal, t.conversation, t.protocol) == here]
         plain = self._plain(history, mine)
         for ticket in mine:
             if (state := await self.state(ticket.code)) != "open":
@@ -188,7 +198,13 @@ def _said(query: str) -> dict[str, bool]:
     # Most messages have neither word, and are soon known not to.
     if "appro" not in lowered and "decl" not in lowered:
         return {}
-    return {code.upper(): word.lower() == "approve" for word, code in _ANSWER.findall(query)}
+    said: dict[str, bool] = {}
+    for answer in _ANSWER.finditer(query):
+        approves = answer["word"].lower() == "approve"
+        # "Do not approve": whatever else it means, it is no approval.
+        if not (approves and answer["not"]):
+            said[answer["code"].upper()] = approves
+    return said
 
 
 def word_question(code: str, calls: Sequence[tuple[ToolCall, ToolSpec | None]], accept: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ class Confirming:
         history = situation.request.history
         try:
             decided = await self.approvals.answered(
-                situation.principal.key, situation.conversation_id, history
+                situation.principal.key, situation.conversation_id, self.codec.protocol, history
             )
         except Unavailable as exc:
             log.error("an approval could not be looked up, so nothing is released: %s", exc)

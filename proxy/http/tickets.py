@@ -57,7 +57,8 @@ def _guarded(handler: Handler, token: str | None) -> Handler:
 
 def _bears(request: web.Request, token: str) -> bool:
     given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    return secrets.compare_digest(given.encode(), token.encode())
+    # Headers hold bytes, and may be no text.
+    return secrets.compare_digest(given.encode(errors="surrogateescape"), token.encode())
 
 
 async def _decide(approvals: Approvals, code: str, approve: bool) -> web.Response:
