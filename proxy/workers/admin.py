@@ -22,6 +22,8 @@ log = logging.getLogger("callgate.workers")
 _ASK_TIMEOUT_S = 3.0
 _MAX_BODY_BYTES = 1024 * 1024
 _BASE = "http://worker"
+# Ready or not; with any other status, what comes is neither its readiness nor its metrics.
+_ANSWERS = (200, 503)
 
 Live = Callable[[], Mapping[int, Path]]
 """The workers that serve, with where their own admin applications listen."""
@@ -94,16 +96,24 @@ class Gathered:
         return web.Response(body=encode(self._registry), headers={"content-type": content_type})
 
     async def _ask(self, number: int, path: str) -> bytes | None:
+        """What a worker answers to a path of every worker's; None where it says nothing of itself."""
+        if number not in self._live():
+            return None
         try:
             timeout = aiohttp.ClientTimeout(_ASK_TIMEOUT_S)
             async with self._session(number).get(_BASE + path, timeout=timeout) as answer:
-                return await answer.read()
+                if answer.status in _ANSWERS:
+                    return await answer.read()
+                log.warning("worker %d answers %s with status %d", number, path, answer.status)
+                return None
         except (aiohttp.ClientError, OSError) as exc:  # OSError: TimeoutError is one
             log.warning("worker %d does not answer %s: %s", number, path, str(exc) or "in time")
             return None
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
         """Everything else is asked of one worker: what it needs is in the store that all of them share."""
+        body = await request.read() or None
+        # Only now: while a client sends what it sends, workers come and go.
         number = next(iter(sorted(self._live())), None)
         if number is None:
             return web.json_response(
@@ -111,7 +121,6 @@ class Gathered:
             )
         # The worker sees the Host that the client asked for, as if it had been asked itself.
         headers = [*for_upstream(request.headers, frozenset(), judged=False), ("Host", request.host)]
-        body = await request.read() or None
         try:
             async with self._session(number).request(
                 request.method, _BASE + request.path_qs, headers=headers, data=body, allow_redirects=False
