@@ -68,12 +68,18 @@ class FileFollower:
 
     async def look(self) -> None:
         """Put the file in force, if it says something else than when it was looked at last."""
+        version = await asyncio.to_thread(_version, self._path)
         found = await asyncio.to_thread(_digest, self._path)
         if found == self._seen:
             return
         self._seen, first = found, self._seen is None
         try:
-            await asyncio.to_thread(self._reload)
+            try:
+                await asyncio.to_thread(self._reload)
+            finally:
+                # What was read may have been another text, and this one would never be put in force.
+                if version != await asyncio.to_thread(_version, self._path):
+                    self._seen = b""
         except IdentityFault as exc:
             self.faults = exc.faults
             for fault in exc.faults:
@@ -89,3 +95,11 @@ def _digest(path: Path) -> bytes:
         return sha256(path.read_bytes()).digest()
     except OSError as exc:
         return str(exc.errno).encode()
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError as exc:
+        return (exc.errno or 0,)
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
