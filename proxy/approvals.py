@@ -10,13 +10,15 @@ import base64
 import re
 import secrets
 import unicodedata
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from proxy.guards.base import canonical
 from proxy.model import History, ToolCall, dumps, loads
 from proxy.ports import Store
+from proxy.record import masked
 from proxy.tools import ToolSpec
 
 State = Literal["open", "approved", "declined"]
@@ -53,7 +55,7 @@ class Ticket:
     time: str
     question: str
     calls: tuple[dict[str, Any], ...]
-    """What will run: ``{id, name, arguments}``."""
+    """What will run: ``{id, name, arguments}``, with ``mask`` where records must not show all of it."""
     turn: bytes
     """The held turn, in its codec's words."""
 
@@ -65,6 +67,16 @@ class Ticket:
         """The approval as policies see it."""
         ids = [call["id"] for call in self.calls]
         return {"approved": True, "code": self.code, "by": by, "time": time, "calls": ids}
+
+    def recorded(self, accept: Sequence[str]) -> str:
+        """The question as records may show it."""
+        if not any("mask" in call for call in self.calls):
+            return self.question
+        calls = [
+            (ToolCall(call["id"], call["name"], "", masked(call["arguments"], call.get("mask", ()))), None)
+            for call in self.calls
+        ]
+        return word_question(self.code, calls, accept)
 
     def dump(self) -> bytes:
         """The ticket as it is kept."""
@@ -107,9 +119,14 @@ class Approvals:
         time: str,
         calls: Sequence[tuple[ToolCall, ToolSpec | None]],
         turn: bytes,
+        masks: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> Ticket:
-        """Keep a turn under a new code; ``principal`` is its key and its id."""
-        shown = tuple({"id": c.id, "name": c.name, "arguments": c.arguments} for c, _ in calls)
+        """Keep a turn under a new code; ``principal`` is its key and id, ``masks`` go by the calls' ids."""
+        shown = tuple(
+            {"id": c.id, "name": c.name, "arguments": c.arguments}
+            | ({"mask": list(masks[c.id])} if masks.get(c.id) else {})
+            for c, _ in calls
+        )
         while True:
             code = "".join(secrets.choice(_ALPHABET) for _ in range(6))
             if await self.state(code) != "open":
@@ -157,6 +174,9 @@ class Approvals:
         """Take the ticket; None where another was faster."""
         if await self.store.take(_PREFIX + ticket.code) is None:
             return None
+        # An operator who declined before it was taken was told that it is declined.
+        if approved and by == "user" and await self.state(ticket.code) == "declined":
+            return Decided(ticket, False, "operator")
         return Decided(ticket, approved, by)
 
     async def wait(self, ticket: Ticket) -> Decided | None:

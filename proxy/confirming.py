@@ -59,6 +59,7 @@ class Confirming:
                 self.journal.time,
                 calls,
                 self.codec.hold(turn),
+                {ruling.call.id: ruling.mask for ruling in rulings},
             )
             self._note(ticket, "opened", "policy")
             return ticket, self._noted(await self.approvals.wait(ticket))
@@ -96,7 +97,7 @@ class Confirming:
             code=ticket.code,
             event=event,
             by=by,
-            question=ticket.question if journal.capture == "full" else "",
+            question=ticket.recorded(self.approvals.accept) if journal.capture == "full" else "",
             calls=[{"id": call["id"], "name": call["name"]} for call in ticket.calls],
         )
         try:

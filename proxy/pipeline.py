@@ -39,6 +39,8 @@ class Ruling:
     """The call as it may be forwarded."""
     verdict: Verdict
     decision_id: str
+    mask: tuple[str, ...] = ()
+    """What records must not show of its arguments."""
 
     @property
     def effect(self) -> Effect:
@@ -136,7 +138,7 @@ class Pipeline:
                 outcome, by = verdict, step.guard
                 current = current.with_arguments(verdict.arguments)
         outcome, by = _sound(current, outcome, by)
-        ruling = Ruling(current, outcome, situation.new_decision_id())
+        ruling = Ruling(current, outcome, situation.new_decision_id(), mask)
         return _Judged(call, ruling, ctx, by, trail, mask)
 
     def refuse(self, call: ToolCall, situation: Situation, verdict: Refusal, by: str) -> Ruling:

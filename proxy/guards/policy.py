@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from proxy.guards.base import Context, call_input
+from proxy.guards.base import Context, call_input, canonical
 from proxy.guards.told import POLICY_FACT
 from proxy.model import ToolCall
 from proxy.ports import PolicyEngine, Unavailable
@@ -67,11 +67,16 @@ def _allowed(
     call: ToolCall, obligations: Mapping[str, Any], reasons: tuple[str, ...], mask: tuple[str, ...]
 ) -> Verdict:
     arguments, ttl_s = obligations.get("arguments"), _cache_ttl_s(obligations.get("cache_ttl_s"))
-    if arguments is None or arguments == call.arguments:
+    if arguments is None or (arguments == call.arguments and _spelled_alike(arguments, call.arguments)):
         return Allow(reasons=reasons, mask=mask, cache_ttl_s=ttl_s)
     if not isinstance(arguments, dict):
         raise Unavailable("obligations.arguments is not an object")
     return Repair(arguments=arguments, reasons=reasons, mask=mask, cache_ttl_s=ttl_s)
+
+
+def _spelled_alike(left: Any, right: Any) -> bool:
+    # Python holds 1 and true for the same; what runs does not.
+    return canonical(left) == canonical(right)
 
 
 def _cache_ttl_s(value: Any) -> float | None:
