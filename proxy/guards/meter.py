@@ -17,8 +17,13 @@ Cost = Callable[[str, Usage], float | None]
 
 _BYTES_A_TOKEN = 4
 _MAX_TOKENS = 10**12
-# What the APIs call the bound on an answer's length: of several, the largest may be the one that holds.
-_OUTPUT_BOUNDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+# What each API calls the bound on an answer's length: of several, the largest may be the one that holds. By
+# another API's name nothing is bounded, so it must not make a reservation smaller.
+_OUTPUT_BOUNDS = {
+    "chat": ("max_completion_tokens", "max_tokens"),
+    "responses": ("max_output_tokens",),
+    "messages": ("max_tokens",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,7 @@ class LimitsMeter:
     # -- what a request uses --------------------------------------------------------------------
 
     def _estimate(self, request: Request) -> Usage:
-        said = [request.body.get(name) for name in _OUTPUT_BOUNDS]
+        said = [request.body.get(name) for name in _OUTPUT_BOUNDS.get(request.protocol, ())]
         bounds = [value for value in said if type(value) is int and value > 0]
         longest = min(max(bounds, default=self._output_tokens), _MAX_TOKENS)
         return Usage(ceil(len(request.raw) / _BYTES_A_TOKEN), longest * max(request.choices, 1))

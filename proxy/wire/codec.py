@@ -46,6 +46,8 @@ class BadRequest(ValueError):
         self.message, self.param = message, param
 
 
+MAX_TOKENS = 10**12
+"""More than any answer has."""
 LEAST_BYTES = 128
 """What a frame counts for at least, however short it is: so much of memory and time it takes."""
 
@@ -377,6 +379,16 @@ def as_list(value: Any, what: str) -> list[Any]:
     if not isinstance(value, list):
         raise MalformedTurn(f"{what} is not a list")
     return value
+
+
+def tokens(count: Any) -> int:
+    """A provider's count of tokens, whole and within reason; 0 for what is no count.
+
+    A round that said less than nothing would give back what another one used.
+    """
+    if isinstance(count, float) and count.is_integer():
+        count = int(count)
+    return min(count, MAX_TOKENS) if type(count) is int and count > 0 else 0
 
 
 def check_lines(data: bytes, may_hold_calls: Callable[[bytes], bool], mark: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from proxy.guards.prices import Price, Prices
 from proxy.model import Usage
+from proxy.wire.codec import MAX_TOKENS, tokens
 from tests.core import harness
 
 HUGE = 10**400
@@ -47,3 +48,12 @@ async def test_the_exchange_leaves_its_record(
 )
 def test_what_it_costs(used: Usage, usd: float) -> None:
     assert Prices({"m": Price(1.0, 2.0)}).cost_usd("m", used) == usd
+
+
+@pytest.mark.parametrize(
+    ("said", "counted"),
+    [(7, 7), (1500.0, 1500), (1e300, MAX_TOKENS), (HUGE, MAX_TOKENS)]
+    + [(odd, 0) for odd in (-7, -1e9, True, 1.5, float("nan"), float("inf"), "7", None, [7])],
+)
+def test_what_counts(said: Any, counted: int) -> None:
+    assert tokens(said) == counted

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from proxy.model import MAX_SAFE_INTEGER, Slot, Turn, Usage, loads_frame
 from proxy.wire.chat.calls import Building, ChoiceCalls
-from proxy.wire.codec import MalformedTurn, as_dict
+from proxy.wire.codec import MalformedTurn, as_dict, tokens
 from proxy.wire.sse import BOM, Frame
 from proxy.wire.writing import joined
 
@@ -226,8 +226,7 @@ def _text(choice: Choice) -> str:
 def _usage(usage: dict[str, Any] | None) -> Usage | None:
     if usage is None:
         return None
-    asked, said = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return Usage(asked if isinstance(asked, int) else 0, said if isinstance(said, int) else 0)
+    return Usage(tokens(usage.get("prompt_tokens")), tokens(usage.get("completion_tokens")))
 
 
 def take_calls(choice: Choice, part: dict[str, Any], pieces: list[Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from proxy.model import Fault, Slot, Turn, Usage, has_duplicate_keys, loads, loads_frame
 from proxy.model.value import value
-from proxy.wire.codec import Caps, MalformedTurn
+from proxy.wire.codec import Caps, MalformedTurn, tokens
 from proxy.wire.messages.blocks import (
     CALL,
     KEPT_REASONS,
@@ -131,10 +131,8 @@ def _usage(usage: dict[str, Any] | None) -> Usage | None:
     """Tokens that were read from or written to a cache are counted apart; they are input all the same."""
     if usage is None:
         return None
-    counts = [usage.get(key) for key in _INPUT_COUNTS]
-    output = usage.get("output_tokens")
-    total = sum(count for count in counts if isinstance(count, int))
-    return Usage(total, output if isinstance(output, int) else 0)
+    total = sum(tokens(usage.get(key)) for key in _INPUT_COUNTS)
+    return Usage(total, tokens(usage.get("output_tokens")))
 
 
 def read_object(data: bytes, what: str) -> dict[str, Any]:

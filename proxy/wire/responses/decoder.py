@@ -19,6 +19,7 @@ from proxy.wire.codec import (
     as_list,
     check_lines,
     sse,
+    tokens,
 )
 from proxy.wire.responses import items
 from proxy.wire.responses.building import Item, Items
@@ -155,8 +156,7 @@ def _is_plain(read: ReadFrame) -> bool:
 def _usage(usage: Any) -> Usage | None:
     if not isinstance(usage, dict):
         return None
-    counts = [usage.get(key) for key in ("input_tokens", "output_tokens")]
-    return Usage(*(count if isinstance(count, int) else 0 for count in counts))
+    return Usage(tokens(usage.get("input_tokens")), tokens(usage.get("output_tokens")))
 
 
 class StreamDecoder:
