@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import logging
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Event, Lock, Thread
+from typing import Any
 
 from proxy.ports import Unavailable
 from proxy.record import Record
@@ -162,7 +164,7 @@ class JsonlSink:
         lines: list[bytes] = []
         room = self._segments.room
         while self._queue and room > 0 and len(lines) < _BATCH_LINES:
-            line = self._chain.append(self._queue.popleft().fields())
+            line = self._chain.append(_fields(self._queue.popleft()))
             lines.append(line)
             room -= len(line)
         return lines
@@ -204,3 +206,12 @@ class JsonlSink:
             if not self._closing.is_set():
                 self._refusal = None
         log.warning("the audit log can be written again")
+
+
+def _fields(record: Record) -> Mapping[str, Any]:
+    """A record as JSON; of one that cannot be told, that there was one: the log goes on."""
+    try:
+        return record.fields()
+    except Exception:
+        log.exception("a record could not be told, and stands in the audit log without what it says")
+        return {"kind": record.kind, "time": record.time, "error": "it could not be told"}

@@ -72,6 +72,17 @@ def test_whatever_a_record_holds_there_is_a_line_for_it(tmp_path, write, decisio
     assert [entry["decision_id"] for entry in entries(tmp_path)] == ["d1"] * 3
 
 
+def test_a_record_that_cannot_be_told_does_not_end_the_log(tmp_path, write, decision) -> None:
+    def broken() -> None:
+        raise RuntimeError("a defect of Callgate's own")
+
+    write(tmp_path, [decision(), decision(facts={"policy": broken}), decision()])
+    told = [loads(line) for line in lines_of(tmp_path)]
+    assert [line["kind"] for line in told] == ["decision"] * 3
+    assert [line.get("error") for line in told] == [None, "it could not be told", None]
+    assert verify(tmp_path).ok
+
+
 def test_a_lone_surrogate_is_kept_as_it_was(tmp_path, write, decision) -> None:
     write(tmp_path, [decision(arguments_written='{"a": "\ud83d"}')])
     assert next(entries(tmp_path))["arguments_written"] == '{"a": "\ud83d"}'
