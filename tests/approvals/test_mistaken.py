@@ -15,6 +15,7 @@ from proxy.record import TicketRecord
 from proxy.scripted import ScriptedProvider
 from proxy.stores.memory import MemoryStore
 from tests.approvals.test_approvals import CODE, Conversation, released
+from tests.core.harness import World
 from tests.http.harness import DROP, TOOLS, RawAnswer, ask, http, scripted, start, talk
 
 
@@ -84,3 +85,21 @@ async def test_an_admin_token_of_bytes_that_are_no_text_is_a_wrong_one() -> None
         raw = http("GET", "/v1/tickets", headers=("Authorization: Bearer \xff\xfe",))
         answer = RawAnswer(await talk(port, raw))
     assert (answer.status, answer.error["code"]) == (401, "unidentified")
+
+
+class DeclinedMeanwhile(MemoryStore):
+    """A store where an operator declines a ticket just before the user's approval takes it."""
+
+    async def take(self, key: str) -> bytes | None:
+        if key.startswith("ticket:"):
+            assert await Approvals(self).decide(key.removeprefix("ticket:"), approve=False) == "declined"
+        return await super().take(key)
+
+
+async def test_an_operators_decline_stands_against_an_approval_on_its_way() -> None:
+    conversation = Conversation(False, World(DeclinedMeanwhile()))
+    code = await conversation.held()
+    outcome, answer = await conversation.say(f"approve {code}").ask()
+    assert released(answer) == []
+    told = [(r.event, r.by) for r in outcome.records if isinstance(r, TicketRecord)]
+    assert told == [("declined", "operator")]
